@@ -1,0 +1,1 @@
+"""What runs beside the user's notebook; standard library only, access tokens only."""
