@@ -1,0 +1,135 @@
+"""A real hub with its real proxy, configured as operators do: by ``jupyterhub_config.py``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.harness.iam import CLIENT_SECRET, Iam
+from tests.harness.processes import Process, bare_environment, free_port
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+FRAGMENTS = CHECKOUT / "hub_config/jupyterhub_config.d"
+
+CONFIG = """\
+from pathlib import Path
+c = get_config()
+for fragment in sorted(Path({fragments!r}).glob("*.py")):
+    load_subconfig(str(fragment))
+c.JupyterHub.bind_url = "http://127.0.0.1:{port}/"
+c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub_port}"
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_port}"
+c.ConfigurableHTTPProxy.command = [{proxy!r}]
+c.JupyterHub.spawner_class = "escape-simple"
+c.JupyterHub.log_level = "DEBUG"
+c.Spawner.debug = True
+c.Spawner.http_timeout = 60
+c.Spawner.args = ["--allow-root"]
+c.SimpleLocalProcessSpawner.home_dir_template = {homes!r}
+c.EscapeSpawnerMixin.token_dir = {token_dirs!r}
+c.EscapeAuthenticator.issuer = {issuer!r}
+c.EscapeAuthenticator.client_id = "escape-hub"
+c.EscapeAuthenticator.allowed_groups = {{"escape"}}
+c.EscapeAuthenticator.oauth_callback_url = "http://127.0.0.1:{port}/hub/oauth_callback"
+{extra}
+"""
+
+
+class Hub:
+    """A hub process. ``extra`` is appended to its ``jupyterhub_config.py``.
+
+    ``python`` chooses the hub line (the older one has an environment of its own).
+    Ports stay the same over `kill` and `start`, as they do for an operator.
+    """
+
+    def __init__(self, directory: Path, *, extra: str = "", python: str = sys.executable) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.extra, self.python = directory, extra, python
+        self.port, self.hub_port, self.proxy_port = free_port(), free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.redirect_uri = f"{self.url}hub/oauth_callback"
+        self.token_root = directory / "tokens"
+        self.crypt_key = secrets.token_hex(32)
+        self.process: Process | None = None
+
+    def configure(self, iam: Iam) -> None:
+        """Write ``jupyterhub_config.py``; called by `start`, again after a change."""
+        proxy = Path(sys.executable).parent / "configurable-http-proxy"
+        homes = str(self.directory / "homes/{username}")
+        text = CONFIG.format(
+            fragments=str(FRAGMENTS),
+            port=self.port,
+            hub_port=self.hub_port,
+            proxy_port=self.proxy_port,
+            proxy=str(proxy),
+            homes=homes,
+            token_dirs=f"{self.token_root}/{{username}}/{{servername}}",
+            issuer=iam.issuer,
+            extra=self.extra,
+        )
+        (self.directory / "jupyterhub_config.py").write_text(text)
+
+    def environment(self) -> dict[str, str]:
+        venv_bin = str(Path(self.python).parent)
+        env = bare_environment()
+        return env | {
+            "PATH": f"{venv_bin}:{env['PATH']}",
+            "JUPYTERHUB_CRYPT_KEY": self.crypt_key,
+            "ESCAPE_HUB_CLIENT_SECRET": CLIENT_SECRET,
+            "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
+        }
+
+    def start(self, iam: Iam, *, timeout: float = 90) -> Hub:
+        (self.directory / "homes").mkdir(exist_ok=True)
+        self.token_root.mkdir(mode=0o755, exist_ok=True)
+        self.configure(iam)
+        command = [self.python, "-m", "jupyterhub", "-f", "jupyterhub_config.py"]
+        self.process = Process("hub", command, directory=self.directory, env=self.environment())
+        self.process.start()
+        self.process.wait_until("the hub to answer", self.answers, timeout)
+        return self
+
+    def answers(self) -> bool:
+        """Whether the public address leads to the hub."""
+        try:
+            return httpx.get(f"{self.url}hub/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def log_text(self) -> str:
+        assert self.process is not None
+        return self.process.log_text
+
+    def metrics(self) -> str:
+        return httpx.get(f"{self.url}hub/metrics").text
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop(signal.SIGTERM)
+            self.process.kill_group()
+
+    def kill(self) -> None:
+        """``kill -9`` of the hub alone: proxy and sessions live on."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.exit_code(10)
+
+
+def token_dir(hub: Hub, user: str, server: str = "") -> Path:
+    """Where the session's files are, as the harness configured it."""
+    found = hub.token_root / user / server
+    return found
+
+
+def read_status(hub: Hub, user: str) -> dict[str, Any]:
+    import json
+
+    found: dict[str, Any] = json.loads((token_dir(hub, user) / "status.json").read_text())
+    return found
