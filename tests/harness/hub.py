@@ -6,8 +6,8 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -35,10 +35,30 @@ c.SimpleLocalProcessSpawner.home_dir_template = {homes!r}
 c.EscapeSpawnerMixin.token_dir = {token_dirs!r}
 c.EscapeAuthenticator.issuer = {issuer!r}
 c.EscapeAuthenticator.client_id = "escape-hub"
+c.EscapeAuthenticator.audiences = {audiences!r}
+c.EscapeSpawnerMixin.rucio_host = "https://rucio.example.org"
+c.EscapeSpawnerMixin.rucio_auth_host = "https://rucio-auth.example.org"
 c.EscapeAuthenticator.allowed_groups = {{"escape"}}
 c.EscapeAuthenticator.oauth_callback_url = "http://127.0.0.1:{port}/hub/oauth_callback"
 {extra}
 """
+
+AUDIENCES = {
+    "eos": {
+        "audience": "eos-eulake",
+        "scope": "openid profile",
+        "file": "eos.token",
+        "format": "eos",
+        "label": "EOS storage",
+        "endpoint": "iam.example.org/userinfo",
+    },
+    "rucio": {
+        "audience": "rucio",
+        "scope": "openid profile",
+        "file": "rucio.token",
+        "label": "Rucio catalogue",
+    },
+}
 
 
 class Hub:
@@ -71,6 +91,7 @@ class Hub:
             homes=homes,
             token_dirs=f"{self.token_root}/{{username}}/{{servername}}",
             issuer=iam.issuer,
+            audiences=AUDIENCES,
             extra=self.extra,
         )
         (self.directory / "jupyterhub_config.py").write_text(text)
@@ -85,13 +106,20 @@ class Hub:
             "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
         }
 
-    def start(self, iam: Iam, *, timeout: float = 90) -> Hub:
+    def start(
+        self,
+        iam: Iam,
+        *,
+        timeout: float = 90,
+        before_wait: Callable[[int], None] = lambda _pid: None,
+    ) -> Hub:
         (self.directory / "homes").mkdir(exist_ok=True)
         self.token_root.mkdir(mode=0o755, exist_ok=True)
         self.configure(iam)
         command = [self.python, "-m", "jupyterhub", "-f", "jupyterhub_config.py"]
         self.process = Process("hub", command, directory=self.directory, env=self.environment())
         self.process.start()
+        before_wait(self.process.pid)
         self.process.wait_until("the hub to answer", self.answers, timeout)
         return self
 
@@ -124,12 +152,4 @@ class Hub:
 
 def token_dir(hub: Hub, user: str, server: str = "") -> Path:
     """Where the session's files are, as the harness configured it."""
-    found = hub.token_root / user / server
-    return found
-
-
-def read_status(hub: Hub, user: str) -> dict[str, Any]:
-    import json
-
-    found: dict[str, Any] = json.loads((token_dir(hub, user) / "status.json").read_text())
-    return found
+    return hub.token_root / user / server
