@@ -34,7 +34,8 @@ class Verdict:
     def __str__(self) -> str:
         return (
             f"reads {self.reads}, distinct tokens {self.distinct}, "
-            f"least remaining life {self.least_remaining:.1f} s, file faults {self.faults or 'none'}"
+            f"least remaining life {self.least_remaining:.1f} s, "
+            f"file faults {self.faults or 'none'}"
         )
 
 
