@@ -74,9 +74,24 @@ class IssuerError(EscapeHubError):
 
 
 class LoginRequiredError(IssuerError):
-    """Terminal for the user (``invalid_grant`` and its kin): log in again."""
+    """Terminal for the user (``invalid_grant`` and its kin): log in again.
+
+    ``confirm`` is true when the refusal is one that we do not know: ask once more
+    with the same refresh token, and believe the second answer.
+    """
 
     code = "login-required"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        oauth_error: str | None = None,
+        confirm: bool = False,
+    ) -> None:
+        super().__init__(message, code=code, oauth_error=oauth_error)
+        self.confirm = confirm
 
 
 class UserActionRequiredError(IssuerError):
