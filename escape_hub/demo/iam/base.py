@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import ipaddress
 import json
+import logging
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 import tornado.web
 
+from escape_hub.demo.iam.config import is_loopback
 from escape_hub.demo.iam.dialects import OAuthError
 from escape_hub.demo.iam.faults import Fault
 from escape_hub.demo.iam.service import Iam
 
+_log = logging.getLogger("escape_hub.demo.iam")
 _GARBAGE = b"<html><body>It works! Or does it: this is not JSON {\x00\xff</body>"
 
 
@@ -44,8 +46,10 @@ class Handler(tornado.web.RequestHandler):
 
     async def prepare(self) -> None:
         """Loopback only, whatever the socket is bound to; then the fault of this endpoint."""
-        address = self.request.remote_ip or ""
-        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        # Another name that leads here is a website's attempt at DNS rebinding.
+        name = urllib.parse.urlsplit(f"//{self.request.host}").hostname or ""
+        ours = urllib.parse.urlsplit(self.iam.config.issuer_url).hostname
+        if not is_loopback(self.request.remote_ip or "") or not (name == ours or is_loopback(name)):
             raise tornado.web.HTTPError(403)
         if self.endpoint:
             self.iam.counters.request(self.endpoint)
@@ -142,6 +146,12 @@ class Handler(tornado.web.RequestHandler):
             "Go back to the application and start again.",
             status=status_code,
         )
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Tornado would log the whole URL, which may hold a code or an id_token."""
+        if not isinstance(value, tornado.web.HTTPError):
+            where = f"{self.request.method} {self.request.path}"
+            _log.error("%s failed", where, exc_info=(typ, value, tb))
 
 
 class NotFound(Handler):

@@ -118,13 +118,17 @@ class IamConfig:
         return f"{self.issuer_url.rstrip('/')}/{path}"
 
 
-def check_loopback(host: str) -> None:
-    """Raise `SettingsError` unless ``host`` is this machine's loopback and nothing else."""
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, a name or an address, is this machine's loopback and nothing else."""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
+        return False
+
+
+def check_loopback(host: str) -> None:
+    """Raise `SettingsError` unless ``host`` is loopback."""
+    if not is_loopback(host):
         raise SettingsError(
             f"host: {host!r} is not a loopback address; the development IAM has published "
             "passwords and a control API, so it only ever listens on 127.0.0.1, ::1 or localhost"
@@ -150,9 +154,28 @@ def _build(cls: Any, raw: Any, where: str) -> Any:
         raise SettingsError(f"{where}: {error}") from None
 
 
+_SHORT = {
+    "client_secret": "secret",
+    "redirect_uris": "redirect_uris",
+    "post_logout_redirect_uris": "post_logout_redirect_uris",
+    "backchannel_logout_uri": "backchannel_logout_uri",
+}
+
+
 def parse_config(raw: Mapping[str, Any], *, where: str = "configuration") -> IamConfig:
-    """An `IamConfig` from a JSON object of the same names; `SettingsError` names what is wrong."""
+    """An `IamConfig` from a JSON object of the same names; `SettingsError` names what is wrong.
+
+    ``client_secret``, ``redirect_uris``, ``post_logout_redirect_uris`` and
+    ``backchannel_logout_uri`` at the top stand for those of the client
+    ``escape-hub``, in place of ``clients``.
+    """
     values = dict(raw)
+    short = {key: values.pop(key) for key in _SHORT if key in values}
+    if short:
+        if "clients" in values:
+            raise SettingsError(f"{where}: {sorted(short)} must stand in the entry of 'clients'")
+        entry = {"secret": CLIENT_SECRET} | {_SHORT[key]: value for key, value in short.items()}
+        values["clients"] = {CLIENT_ID: entry}
     for key, cls in (("users", UserConfig), ("clients", ClientConfig)):
         if key in values:
             if not isinstance(values[key], Mapping):

@@ -1,7 +1,7 @@
 """Everything that can be made to go wrong, live, through the control API.
 
-`Faults` is what ``GET dev/faults`` shows; `merge` is what ``PUT dev/faults``
-does: the keys that are given replace the present ones, all others stay.
+`Faults` is what ``GET dev/faults`` shows. ``PUT`` sets the given keys and puts
+all others back to their start, ``PATCH`` leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from escape_hub.demo.iam import hostile
-from escape_hub.demo.iam.config import REUSE, IamConfig
+from escape_hub.demo.iam.config import DIALECTS, REUSE, IamConfig
 
 #: ``drop`` closes the connection unprocessed, ``lost_reply`` processes the request first.
 MODES = ("none", "500", "502", "503", "504", "429", "hang", "drop", "lost_reply", "garbage")
@@ -69,6 +69,7 @@ class Faults:
     refresh_rotation: bool = False
     refresh_reuse: str = "refuse"
     consent: bool = False
+    dialect: str = "iam-new"
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hostile: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,6 +86,7 @@ def initial(config: IamConfig) -> Faults:
         refresh_rotation=config.refresh_rotation,
         refresh_reuse=config.refresh_reuse,
         consent=config.consent,
+        dialect=config.dialect,
     )
 
 
@@ -138,13 +140,14 @@ def _value(key: str, default: Any, raw: Any) -> Any:
         return type(default)(raw)
     if not isinstance(raw, str):
         raise ValueError(f"{key}: must be a string")
-    if key == "refresh_reuse" and raw not in REUSE:
-        raise ValueError(f"{key}: must be one of {list(REUSE)}")
+    choices = {"refresh_reuse": REUSE, "dialect": DIALECTS}.get(key)
+    if choices and raw not in choices:
+        raise ValueError(f"{key}: must be one of {list(choices)}")
     return raw
 
 
 def merge(current: Faults, raw: Any) -> Faults:
-    """``current`` with the given keys replaced; `ValueError` names a key that is wrong."""
+    """``current`` with the given keys replaced; `ValueError` names a wrong key."""
     if not isinstance(raw, Mapping):
         raise ValueError("the body must be a JSON object")
     known = {f.name for f in dataclasses.fields(Faults)}

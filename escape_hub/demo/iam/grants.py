@@ -66,8 +66,10 @@ def redeem_code(iam: Iam, client_id: str, form: Form) -> Reply:
         # A replayed code was stolen by one of the two who hold it (RFC 6749 section 10.5).
         iam.end_grant(code.grant_id)
         code = None
-    if code is None or code.expires_at <= iam.now() or code.client != client_id:
+    if code is None or code.tried or code.expires_at <= iam.now() or code.client != client_id:
         raise OAuthError(400, "invalid_grant", "Invalid authorization code")
+    # Spent by the attempt, even a bad one: INDIGO IAM consumes it before it looks further.
+    code.tried = True
     if form.get("redirect_uri") != code.redirect_uri:
         raise OAuthError(400, "invalid_grant", "Redirect URI mismatch.")
     if not hmac.compare_digest(s256(verifier), code.challenge):

@@ -51,19 +51,29 @@ class Control(Handler):
 
 
 class FaultsControl(Control):
-    """``GET`` shows, ``PUT`` replaces the given keys, ``DELETE`` goes back to the start."""
+    """``GET`` shows; ``PUT`` sets the given keys and all others to their start; ``PATCH`` adds.
+
+    ``DELETE`` sets all to the start: no fault, and the settings of the configuration.
+    """
 
     async def get(self) -> None:
         """The present faults and live settings."""
         self.send_json(self.iam.faults.to_json())
 
     async def put(self) -> None:
-        """Replace the given keys; nothing changes when one of them is wrong."""
+        """The given keys and nothing else; nothing changes when one of them is wrong."""
+        self._set(faults.initial(self.iam.config))
+
+    async def patch(self) -> None:
+        """The given keys on top of the present ones."""
+        self._set(self.iam.faults)
+
+    def _set(self, base: faults.Faults) -> None:
         try:
-            self.iam.faults = faults.merge(self.iam.faults, self.body())
+            self.iam.faults = faults.merge(base, self.body())
         except (TypeError, ValueError) as error:
             self.complain(str(error))
-        await self.get()
+        self.send_json(self.iam.faults.to_json())
 
     async def delete(self) -> None:
         """As at the start."""
@@ -159,7 +169,9 @@ class BackchannelLogout(Control):
         sid = body.get("sid", True)
         if sid is True:
             sid = self.iam.newest_sid(login)
-        times = int(body.get("times", 1))
+        times = body.get("times", 1)
+        if not isinstance(times, int) or not 1 <= times <= 100:
+            self.complain("times: must be a whole number from 1 to 100")
         told = await tell_clients(self.iam, login, sid or "", mutations=names, times=times)
         self.send_json({"told": told})
 

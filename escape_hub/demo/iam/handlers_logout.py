@@ -16,7 +16,8 @@ import tornado.web
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from escape_hub.demo.iam import hostile
-from escape_hub.demo.iam.handlers_login import COOKIE, LoginHandler, add_query
+from escape_hub.demo.iam.authorization import add_query
+from escape_hub.demo.iam.handlers_login import COOKIE, LoginHandler
 from escape_hub.demo.iam.service import Iam
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -102,7 +103,7 @@ class EndSession(LoginHandler):
         client_id = self.get_argument("client_id", "") or str((claims or {}).get("aud", ""))
         client = self.iam.config.clients.get(client_id)
         target = self.get_argument("post_logout_redirect_uri", "")
-        if (hint and claims is None) or (claims and claims.get("aud") != client_id):
+        if hint and (claims is None or "sid" not in claims or claims.get("aud") != client_id):
             self.problem(
                 "Cannot sign you out",
                 "The application's proof of your login (id_token_hint) is not good.",

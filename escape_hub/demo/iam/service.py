@@ -13,7 +13,7 @@ from escape_hub.demo.iam import faults as fault_table
 from escape_hub.demo.iam import hostile
 from escape_hub.demo.iam.config import IamConfig
 from escape_hub.demo.iam.counters import Counters, Issued
-from escape_hub.demo.iam.dialects import DIALECTS
+from escape_hub.demo.iam.dialects import DIALECTS, Dialect
 from escape_hub.demo.iam.faults import Fault
 from escape_hub.demo.iam.state import Grant, Session, SigningKey, digest, load_state
 from escape_hub.demo.iam.tokens import Signer, access_claims
@@ -35,7 +35,7 @@ class User:
 
 @dataclass(slots=True)
 class Code:
-    """An authorization code that was given out (RFC 6749 section 4.1.2), kept as long as it lives.
+    """An authorization code that was given out (RFC 6749 section 4.1.2).
 
     ``grant_id`` is set once it was redeemed: a second use ends that grant.
     """
@@ -49,6 +49,7 @@ class Code:
     sid: str
     auth_time: int
     expires_at: float
+    tried: bool = False
     grant_id: str = ""
 
 
@@ -60,11 +61,15 @@ class Iam:
         self.now = now
         self.state = load_state(config.state_file, now())
         self.signer = Signer(self.state)
-        self.dialect = DIALECTS[config.dialect]
         self.faults = fault_table.initial(config)
         self.counters = Counters()
         self.issued = Issued()
         self.codes: dict[str, Code] = {}
+
+    @property
+    def dialect(self) -> Dialect:
+        """The words of the present refusals."""
+        return DIALECTS[self.faults.dialect]
 
     # -- users and sessions ---------------------------------------------------
 
@@ -101,7 +106,7 @@ class Iam:
         found = self.state.sessions.get(digest(cookie)) if cookie else None
         if found is None or found.expires_at <= self.now() or self.user(found.user) is None:
             return None
-        return found
+        return None if found.user in self.faults.suspended else found
 
     def sign_aup(self, login: str) -> None:
         """The user has signed the acceptable use policy."""
