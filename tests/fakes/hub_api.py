@@ -58,8 +58,8 @@ class FakeHub:
         self,
         behaviour: Behaviour,
         *,
-        api_token: str = "hub-token",
-        port: int = 0,  # noqa: S107
+        api_token: str = "hub-token",  # noqa: S107
+        port: int = 0,
     ) -> None:
         self.behaviour = behaviour
         self.api_token = api_token
