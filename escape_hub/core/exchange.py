@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from escape_hub.core.audiences import Audience
+from escape_hub.core.compact import peek_claims
 from escape_hub.core.refusals import classify_refusal
 from escape_hub.core.tokens import AccessToken
 from escape_hub.errors import IssuerMisconfiguredError, IssuerUnavailableError
@@ -176,23 +177,6 @@ def _refused(audience: Audience, code: str, what: str) -> IssuerMisconfiguredErr
     return IssuerMisconfiguredError(f"audience {audience.name!r}: {what}", code=code)
 
 
-def peek_jwt(token: str) -> dict[str, Any] | None:
-    """The claims of a token that is a JWT, **unverified**; None for an opaque one."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    found: list[dict[str, Any]] = []
-    for part in parts[:2]:
-        try:
-            piece: Any = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(piece, dict):
-            return None
-        found.append(piece)
-    return found[1]
-
-
 def _check_jwt(
     token: AccessToken, claims: dict[str, Any], audience: Audience, issuer: str, skew: float
 ) -> AccessToken:
@@ -238,5 +222,5 @@ def parse_exchange_reply(
     if not isinstance(kind, str) or kind.lower() not in ("bearer", "n_a"):
         raise _refused(audience, "token-type", "the exchanged token is no bearer token")
     token = _access_token(document, now)
-    claims = peek_jwt(token.value)
+    claims = peek_claims(token.value)
     return token if claims is None else _check_jwt(token, claims, audience, issuer, skew)

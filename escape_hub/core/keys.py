@@ -17,6 +17,7 @@ from typing import Any
 import jwt
 
 from escape_hub.core.algorithms import ALGORITHMS
+from escape_hub.core.compact import peek_header
 from escape_hub.errors import InvalidTokenError, IssuerUnavailableError
 
 MAX_TOKEN = 16 * 1024
@@ -112,11 +113,9 @@ def read_header(
 
     if len(token) > MAX_TOKEN:
         raise refuse("size", f"it is longer than {MAX_TOKEN} characters")
-    try:
-        header: Any = jwt.get_unverified_header(token)
-    except Exception:
-        # Whatever a library raises on a stranger's bytes is a refusal, never a crash.
-        raise refuse("form", "it is no signed JWT") from None
+    # Read here and not by the library, whose opinions on headers change with its version.
+    if (header := peek_header(token)) is None:
+        raise refuse("form", "it is no signed JWT")
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(alg, str) or alg not in algorithms or alg not in ALGORITHMS:
         raise refuse("alg", "its signature algorithm is not among signing_algorithms")
@@ -174,7 +173,7 @@ def signed_claims(token: str, header: Header, key: Key, *, kind: str) -> dict[st
             token, key=public, algorithms=[header.alg]
         )
     except Exception:
-        # As in `read_header`.
+        # Whatever a library raises on a stranger's bytes is a refusal, never a crash.
         raise InvalidTokenError(
             f"{name}: its signature is not the identity service's", code=f"{kind}-signature"
         ) from None
