@@ -1,0 +1,167 @@
+"""What runs inside the hub beside its handlers: broker, renewal, and the tables of ours.
+
+Made once, when the hub asks the authenticator for its handlers; started when the hub
+runs; stopped before the hub cleans up, so that a refresh token just rotated is
+still stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+from escape_hub.clock import Clock
+from escape_hub.core.auth_state import AuthState, NeedsLogin
+from escape_hub.core.pacing import TokenBucket
+from escape_hub.errors import EscapeHubError
+from escape_hub.hub.audit import Audit, attach_to
+from escape_hub.hub.broker import TokenBroker
+from escape_hub.hub.identities import Identities
+from escape_hub.hub.identity import Identity
+from escape_hub.hub.metrics import metrics_of
+from escape_hub.hub.renewal import RenewalService
+from escape_hub.hub.server_tokens import ServerTokens
+from escape_hub.hub.store import HubAuthStateStore, protect_from_rewrites
+
+#: Seconds a logout or a deletion waits for the issuer to revoke.
+REVOKE_PATIENCE = 5.0
+
+
+class RateLimit:
+    """A token bucket for each key; the keys least lately used are forgotten."""
+
+    def __init__(self, clock: Clock, *, rate: float, burst: float, keys: int = 20_000) -> None:
+        self._clock, self._rate, self._burst, self._keys = clock, rate, burst, keys
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def wait(self, key: str) -> float:
+        """0 and one request counted, or the seconds until there is room for one."""
+        now = self._clock.now()
+        bucket = self._buckets.pop(key, None) or TokenBucket(self._rate, self._burst, now)
+        self._buckets[key] = bucket
+        if len(self._buckets) > self._keys:
+            self._buckets.popitem(last=False)
+        return 0.0 if bucket.take(1, now) else bucket.wait(1, now)
+
+
+class Runtime:
+    """The hub's long-lived parts. ``authenticator`` holds the settings, ``app`` is the hub."""
+
+    def __init__(self, authenticator: Any, app: Any) -> None:
+        self._authenticator, self._app = authenticator, app
+        self._clock: Clock = authenticator.clock
+        attach_to(app.log)
+        protect_from_rewrites()
+        self.identities = Identities(app.db)
+        self.identities.create_table()
+        self.server_tokens = ServerTokens(app.db)
+        self.server_tokens.create_table()
+        self.store = HubAuthStateStore(app)
+        self.audit = Audit()
+        self.limits = {
+            "tokens": RateLimit(self._clock, rate=1.0, burst=10.0),
+            "renew": RateLimit(self._clock, rate=0.1, burst=3.0),
+        }
+        metrics = metrics_of()
+        rng = random.SystemRandom()
+        self.broker = TokenBroker(
+            issuer=authenticator.issuer_client,
+            store=self.store,
+            audiences=authenticator.audience_settings,
+            policy=authenticator.policy,
+            clock=self._clock,
+            rng=rng,
+            metrics=metrics,
+            audit=self.audit,
+            authorize=authenticator.authorize,
+        )
+        self.renewal = RenewalService(
+            broker=self.broker,
+            sessions=self.sessions,
+            policy=authenticator.policy,
+            clock=self._clock,
+            rng=rng,
+            metrics=metrics,
+        )
+
+    # -- sessions ----------------------------------------------------------------------
+
+    def sessions(self) -> Iterable[str]:
+        """Names of the users with a server that runs, starts or stops."""
+        return [user.name for user in self._app.users.values() if self.has_session(user)]
+
+    def session_count(self) -> int:
+        """How many servers run."""
+        counts: dict[str, int] = self._app.users.count_active_users()
+        return counts["active"]
+
+    @staticmethod
+    def has_session(user: Any) -> bool:
+        """Whether any server of the user runs, starts or stops."""
+        return any(spawner.active for spawner in user.spawners.values())
+
+    # -- people ------------------------------------------------------------------------
+
+    async def begin(self, username: str, identity: Identity) -> AuthState:
+        """The state of a fresh login, each audience exchanged as far as it can be had."""
+        return await self.broker.begin(
+            username,
+            identity.reply,
+            issuer=identity.issuer,
+            subject=identity.subject,
+            claims=identity.claims,
+            sid=identity.sid,
+        )
+
+    def signed_in(self, user: Any) -> None:
+        """Running sessions go on with the new sign-in."""
+        if self.has_session(user):
+            self.renewal.schedule(user.name)
+
+    async def end(self, username: str, reason: NeedsLogin) -> None:
+        """The sign-in is over: nothing to renew, tokens cleared, refresh token revoked.
+
+        Never raises, and waits for the issuer `REVOKE_PATIENCE` seconds at most.
+        """
+        self.renewal.unschedule(username)
+        ending = asyncio.ensure_future(self.broker.forget(username, reason=reason))
+        done, _ = await asyncio.wait({ending}, timeout=REVOKE_PATIENCE)
+        ending.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if done and (error := ending.exception()) is not None:
+            known = isinstance(error, EscapeHubError | LookupError)
+            self._app.log.warning(
+                "The sign-in of %s was not ended cleanly: %s",
+                username,
+                error if known else type(error).__name__,
+            )
+
+    # -- start and stop ----------------------------------------------------------------
+
+    def start_with(self, app: Any) -> None:
+        """Start when the hub runs; stop before it cleans up."""
+        self._starting = asyncio.ensure_future(self._start(app))
+        clean_up = app.cleanup
+
+        async def stop_first() -> None:
+            await self.stop()
+            await clean_up()
+
+        # No hook of JupyterHub comes early enough: its own shutdown cancels every task,
+        # and a renewal that was cancelled may have lost a rotated refresh token.
+        app.cleanup = stop_first
+
+    async def _start(self, app: Any) -> None:
+        await asyncio.shield(app._start_future)
+        await self.renewal.start()
+
+    async def stop(self) -> None:
+        """Stop renewing; what is under way is finished and stored first."""
+        self._starting.cancel()
+        try:
+            await self.renewal.stop()
+        except Exception:
+            self._app.log.exception("The renewal did not stop cleanly")
+        await self._authenticator.issuer_client.aclose()
