@@ -1,0 +1,120 @@
+"""What every provider offers to the tests, and what differs between them, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+#: A person's password is the person's name.
+USERS = ("alice", "bob")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The relying party as a provider must know it before a login.
+
+    ``backchannel_logout`` is called by the provider itself, the others by browsers.
+    """
+
+    redirect_uri: str
+    post_logout_redirect_uri: str
+    backchannel_logout_uri: str
+
+
+@dataclass(frozen=True)
+class Pages:
+    """How a browser recognises and fills in the provider's own pages.
+
+    ``username`` and ``password`` are field names. ``consent`` and ``logout`` are the
+    fields of the button that agrees: set in the form that holds them, or in a form
+    that has neither password nor them left out.
+    """
+
+    username: str
+    password: str
+    consent: Mapping[str, str] = field(default_factory=dict)
+    logout: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Documented differences. Each is asserted by a case, not only used to leave one out.
+
+    ``exchange``: RFC 8693 by the provider, by a grant that the test added, or none.
+    ``replay``: what presenting a spent refresh token does to the winner of a race:
+    it lives on, or dies with everything else of the sign-in.
+    ``logout_confirmation``: RP-initiated logout shows a page of its own even with a good
+    id_token_hint. ``refused_*``: error codes of `escape_hub` that a refusal becomes.
+    """
+
+    exchange: Literal["yes", "no", "grant of our own"]
+    exchange_scopes: Mapping[str, str]
+    issuer_ends_in_slash: bool
+    callback_iss: bool
+    offline_scope: bool
+    replay: Literal["kills the session", "winner lives"]
+    lost_reply: Literal["sign in again", "old token good"]
+    refreshed_id_token: Literal["without nonce", "with nonce", "none"]
+    rp_logout: Literal["yes", "confirmation page", "no"]
+    backchannel_logout: bool
+    revocation_ends_session: bool
+    disable_user: bool
+    groups: bool
+    dead_refresh_token: str
+    wrong_secret: str
+    login_query: Mapping[str, str] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """An OpenID provider on loopback, with rotation of refresh tokens on.
+
+    Attributes are valid once `start` has returned. `start` fails when the provider does.
+    """
+
+    name: str
+    title: str
+    pages: Pages
+    capabilities: Capabilities
+    client_id: str
+    client_secret: str
+    issuer: str
+    version: str
+
+    def start(self, addresses: Addresses) -> None:
+        """Start and wait until it answers; ``version`` is then what it says of itself."""
+
+    def stop(self) -> None:
+        """End it at once; what it stored is gone."""
+
+    def set_access_token_lifetime(self, seconds: int) -> None:
+        """For tokens issued from now on."""
+
+    def rotate_keys(self) -> None:
+        """Sign with a new key from now on. Sessions live on."""
+
+    def revoke_user_session(self, user: str) -> None:
+        """What an administrator does to end somebody's sessions."""
+
+    def disable_user(self, user: str) -> None:
+        """Lock the account, where the provider can (`Capabilities.disable_user`)."""
+
+    def enable_user(self, user: str) -> None:
+        """Undo `disable_user`."""
+
+
+def make(name: str, directory: Path) -> Provider:
+    """The provider called ``name``; its files go into ``directory``."""
+    from tests.providers.keycloak import Keycloak
+    from tests.providers.mitreid import MitreId
+    from tests.providers.panva import Panva
+
+    kinds: dict[str, type[Keycloak] | type[Panva] | type[MitreId]] = {
+        kind.name: kind for kind in (Panva, MitreId, Keycloak)
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    return kinds[name](directory)
+
+
+NAMES = ("panva", "mitreid", "keycloak")
