@@ -154,9 +154,11 @@ async def test_a_refreshed_id_token_can_be_hostile_while_the_first_is_good() -> 
     async with Peer() as iam:
         await iam.faults(hostile={"refresh_id_token": "wrong_sub"})
         reply = await iam.login()
-        off = {"verify_signature": False}
         fresh = good(await iam.refresh(reply["refresh_token"]))["id_token"]
-        subs = [jwt.decode(t, options=off)["sub"] for t in (reply["id_token"], fresh)]
+        subs = [
+            jwt.decode(token, options={"verify_signature": False})["sub"]
+            for token in (reply["id_token"], fresh)
+        ]
         assert subs[0] != subs[1] == "someone-else"
         await iam.faults(hostile={"refresh_id_token": "absent"})
         assert "id_token" not in good(await iam.refresh(reply["refresh_token"]))
