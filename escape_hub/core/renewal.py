@@ -1,0 +1,311 @@
+"""When a person's tokens are renewed, and with which calls. Pure: ``now`` is an argument.
+
+L is a token's lifetime. All times are epoch seconds, all durations seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from escape_hub.core.auth_state import AuthState
+from escape_hub.core.pacing import CircuitBreaker, TokenBucket, backoff
+from escape_hub.core.tokens import AccessToken
+from escape_hub.errors import SettingsError
+
+__all__ = [
+    "LOST_REPLY",
+    "CircuitBreaker",
+    "Need",
+    "RenewalPolicy",
+    "TokenBucket",
+    "Work",
+    "backoff",
+    "deadline",
+    "due_at",
+    "earliest_due_at",
+    "fraction",
+    "mandatory_at",
+    "may_go_on",
+    "may_refresh",
+    "next_poll",
+    "plan",
+]
+
+#: `Failure.code` of a refresh whose reply was lost: the refresh token may be spent.
+LOST_REPLY = "refresh-reply-lost"
+#: The key of ``barred`` and ``retry_at`` for the look at userinfo.
+CHECK = "@userinfo"
+#: A subject token with less than this left is not worth an exchange.
+SUBJECT_MARGIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalPolicy:
+    """The numbers of the renewal. Seconds, unless the name says otherwise."""
+
+    due_earliest: float = 0.60  # share of L
+    due_latest: float = 0.75  # share of L
+    mandatory_left: float = 300.0
+    mandatory_share: float = 0.10  # of L; the larger of the two counts
+    short_lifetime: float = 600.0  # below: the two shares that follow
+    short_due: float = 0.50
+    short_mandatory: float = 0.25
+    failure_cache: float = 5.0
+    backoff_first: float = 2.0
+    backoff_last: float = 30.0
+    retry_after_cap: float = 300.0
+    refused_retry: float = 300.0  # after a refusal that is the operator's to mend
+    user_action_retry: float = 60.0
+    breaker_failures: int = 5
+    probe_interval: float = 15.0
+    rate: float = 5.0  # calls a second
+    burst: float = 20.0  # calls
+    in_flight: int = 32  # calls
+    patience: float = 10.0  # how long a request waits for a renewal
+    login_patience: float = 8.0  # how long a login waits for the exchanges
+    check_interval: float = 12 * 3600.0
+    max_session_age: float = 7 * 86400.0
+    keepalive: float = 1200.0  # issuers end an idle sign-in after 30 min, Keycloak does
+    outage_grace: float = 4 * 3600.0
+    shutdown_hold: float = 30.0
+    polls_per_second: float = 100.0  # of all sessions together
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if getattr(self, one.name) <= 0:
+                raise SettingsError(f"the renewal setting {one.name!r} must be greater than 0")
+        if not self.due_earliest <= self.due_latest < 1 - self.mandatory_share:
+            raise SettingsError("due_earliest <= due_latest < 1 - mandatory_share must hold")
+        if not self.short_due < 1 - self.short_mandatory:
+            raise SettingsError("short_due < 1 - short_mandatory must hold")
+
+
+def fraction(user: str, issued_at: float) -> float:
+    """A number in [0, 1) that is always the same for this user and time, to spread the renewals."""
+    digest = hashlib.blake2b(f"{user}\0{issued_at!r}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def mandatory_at(policy: RenewalPolicy, token: AccessToken) -> float:
+    """From when on a renewal can no longer wait."""
+    life = token.lifetime
+    if life < policy.short_lifetime:
+        return token.expires_at - policy.short_mandatory * life
+    return token.expires_at - max(policy.mandatory_left, policy.mandatory_share * life)
+
+
+def due_at(policy: RenewalPolicy, token: AccessToken, seed: float) -> float:
+    """When the token is renewed by itself; ``seed`` in [0, 1) is `fraction`'s."""
+    if token.lifetime < policy.short_lifetime:
+        share = policy.short_due
+    else:
+        share = policy.due_earliest + seed * (policy.due_latest - policy.due_earliest)
+    return min(token.obtained_at + share * token.lifetime, mandatory_at(policy, token))
+
+
+def earliest_due_at(policy: RenewalPolicy, token: AccessToken) -> float:
+    """From when on the token is renewed along with another that is due."""
+    return due_at(policy, token, 0.0)
+
+
+def _seed(user: str, state: AuthState) -> float:
+    # One seed for all of a person's tokens: they are renewed together.
+    return fraction(user, state.login_token.obtained_at if state.login_token else state.login_at)
+
+
+def deadline(
+    policy: RenewalPolicy,
+    user: str,
+    state: AuthState,
+    names: Iterable[str],
+    retry_at: Mapping[str, float] | None = None,
+) -> float:
+    """When this person's next renewal is due; 0 when an audience has no token.
+
+    ``retry_at`` says when what failed may be tried again, by audience (``""``: the
+    refresh).
+    """
+    retry = retry_at or {}
+    seed = _seed(user, state)
+    times = {CHECK: state.checked_at + policy.check_interval}
+    for name in names:
+        token = state.exchanged.get(name)
+        times[name] = due_at(policy, token, seed) if token else 0.0
+    found = [
+        _with_retry(state.login_token, max(at, retry.get(n, 0.0)), retry) for n, at in times.items()
+    ]
+    if state.refresh_token is not None:
+        found.append(max(_refresh_due(policy, state, seed), retry.get("", 0.0)))
+    return min(found)
+
+
+def _with_retry(subject: AccessToken | None, at: float, retry: Mapping[str, float]) -> float:
+    """``at``, or later where that takes a refresh that may not be tried yet."""
+    if subject is not None and subject.is_valid(at, SUBJECT_MARGIN):
+        return at
+    return max(at, retry.get("", 0.0))
+
+
+def _refresh_due(policy: RenewalPolicy, state: AuthState, seed: float) -> float:
+    """When the login token itself is due, whatever the audiences' tokens say."""
+    if (subject := state.login_token) is None:
+        return 0.0
+    if _reply_was_lost(state):
+        return mandatory_at(policy, subject)
+    return max(due_at(policy, subject, seed), subject.obtained_at + policy.keepalive)
+
+
+def _reply_was_lost(state: AuthState) -> bool:
+    failure = state.failures.get("")
+    return failure is not None and failure.code == LOST_REPLY
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a caller of the renewal wants.
+
+    ``audiences`` None means all. ``when_due``: renew what is due, not only what is
+    mandatory. ``newer_than``: every token obtained before that time is stale.
+    """
+
+    min_valid_period: float = 0.0
+    audiences: frozenset[str] | None = None
+    when_due: bool = False
+    newer_than: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The calls of one renewal. ``userinfo`` runs beside the exchanges."""
+
+    refresh: bool = False
+    exchange: tuple[str, ...] = ()
+    userinfo: bool = False
+
+    @property
+    def calls(self) -> int:
+        """How many requests that is."""
+        return self.refresh + len(self.exchange) + self.userinfo
+
+
+def _is_stale(
+    policy: RenewalPolicy, token: AccessToken | None, need: Need, now: float, seed: float
+) -> bool:
+    if token is None:
+        return True
+    if need.newer_than is not None and token.obtained_at < need.newer_than:
+        return True
+    at = due_at(policy, token, seed) if need.when_due else mandatory_at(policy, token)
+    # Who asks for more life than a renewal gives would renew at every call.
+    period = min(need.min_valid_period, token.lifetime / 2)
+    return now >= at or not token.is_valid(now, period)
+
+
+def may_refresh(policy: RenewalPolicy, state: AuthState, names: Iterable[str], now: float) -> bool:
+    """Whether the refresh token may be presented: after a lost reply only when it must."""
+    if state.refresh_token is None:
+        return False
+    if not _reply_was_lost(state) or state.login_token is None:
+        return True
+    tokens = [state.login_token, *(state.exchanged.get(n) for n in names)]
+    return any(t is not None and now >= mandatory_at(policy, t) for t in tokens)
+
+
+def plan(
+    policy: RenewalPolicy,
+    user: str,
+    state: AuthState,
+    names: Iterable[str],
+    need: Need,
+    now: float,
+    barred: Container[str] = (),
+) -> Work:
+    """The calls to make now; none when what is there is enough, or nothing can be done.
+
+    ``names`` are all configured audiences; ``barred`` holds those whose last failure
+    is too recent to try again (``""`` for the refresh). The living login token is
+    exchanged where that is enough; the refresh token is spent when the login token
+    is due itself.
+    """
+    names = tuple(names)
+    if state.needs_login is not None:
+        return Work()
+    seed = _seed(user, state)
+    wanted = [n for n in names if need.audiences is None or n in need.audiences]
+    stale = [
+        n
+        for n in wanted
+        if n not in barred and _is_stale(policy, state.exchanged.get(n), need, now, seed)
+    ]
+    subject = state.login_token
+    check = CHECK not in barred and now - state.checked_at >= policy.check_interval
+    keepalive = need.when_due and now >= _refresh_due(policy, state, seed)
+    if not (stale or check or keepalive):
+        return Work()
+    old = subject is None or now >= earliest_due_at(policy, subject)
+    if old and "" not in barred and may_refresh(policy, state, names, now):
+        return Work(True, _along(policy, state, names, stale, barred, now), True)
+    if subject is None or not subject.is_valid(now, SUBJECT_MARGIN):
+        return Work()
+    return Work(False, tuple(stale), check)
+
+
+def _along(
+    policy: RenewalPolicy,
+    state: AuthState,
+    names: Iterable[str],
+    stale: Container[str],
+    barred: Container[str],
+    now: float,
+) -> tuple[str, ...]:
+    """The audiences exchanged after a refresh: the stale ones, and those that soon would be."""
+
+    def soon(name: str) -> bool:
+        token = state.exchanged.get(name)
+        return token is None or now >= earliest_due_at(policy, token)
+
+    return tuple(n for n in names if n in stale or (n not in barred and soon(n)))
+
+
+def next_poll(
+    policy: RenewalPolicy,
+    user: str,
+    state: AuthState,
+    names: Iterable[str],
+    now: float,
+    *,
+    sessions: int = 0,
+) -> float:
+    """Seconds until the session should ask again: soon after the renewal that is due next.
+
+    At most L/30 within [60, 300], so that a wipe arrives within one poll; at least a
+    second, and more where ``sessions`` of them would press the hub.
+    """
+    floor = max(1.0, sessions / policy.polls_per_second)
+    tokens = [state.exchanged.get(n) for n in names]
+    living = [t for t in tokens if t is not None and t.is_valid(now)]
+    if state.needs_login is not None:
+        return max(floor, 15.0)
+    if not tokens or len(living) < len(tokens):
+        return max(floor, 5.0)
+    life = min(t.lifetime for t in living)
+    cap = min(300.0, max(60.0, life / 30))
+    seed = _seed(user, state)
+    left = min(due_at(policy, t, seed) for t in living) - now
+    wish = left + min(5.0, max(0.5, 0.02 * life)) if left > 0 else min(5.0, max(1.0, 0.05 * life))
+    return max(floor, min(cap, wish))
+
+
+def may_go_on(policy: RenewalPolicy, state: AuthState, now: float) -> bool:
+    """Whether the hub should keep treating the person as signed in.
+
+    Yes while a token lives and for ``outage_grace`` after the last one expired; no
+    once the issuer, or this hub, said that a login is needed.
+    """
+    if state.needs_login is not None:
+        return False
+    tokens = [*state.exchanged.values(), *([state.login_token] if state.login_token else [])]
+    latest = max((t.expires_at for t in tokens), default=state.login_at)
+    return now < latest + policy.outage_grace
