@@ -116,7 +116,10 @@ TABLE: tuple[Row, ...] = (
     _row("token-exchange", None, "access_denied", None, Act.OPERATOR, "exchange-denied",
          "the issuer's policy forbids it, or " + _NOT_ALLOWED,
          "INDIGO IAM handlePdpDecision; Keycloak 26 (run): foreign subject"),
-    _row("token-exchange", None, "unauthorized_client unsupported_grant_type unauthorized", None,
+    _row("token-exchange", None, "unsupported_grant_type", None, Act.OPERATOR,
+         "exchange-unsupported", "the identity service knows no token exchange (RFC 8693)",
+         "RFC 6749 5.2; MITREid (run)"),
+    _row("token-exchange", None, "unauthorized_client unauthorized", None,
          Act.OPERATOR, "client-refused", _CLIENT, "RFC 6749 5.2; Keycloak 26, MITREid (run)"),
     # userinfo takes the access token alone; whether the sign-in lives, a refresh must say.
     _row("userinfo", {403}, None, None, Act.OPERATOR, "userinfo-scope",
@@ -156,6 +159,9 @@ TABLE: tuple[Row, ...] = (
     _row(None, None, None, None, Act.RETRY, "issuer-refused-unknown",
          "the identity service refuses for a reason that is not known here", "unknown 4xx"),
 )  # fmt: skip
+
+# Shown as they are: the longer ones look like secrets to `scrub`.
+_KNOWN_ERRORS = frozenset[str]().union(*(row.error for row in TABLE if row.error))
 
 # Statuses that say nothing of a token, whatever the body holds: (code, what to say).
 # A gateway's 502 or 504 may hide that the issuer did its work (RFC 9110 15.6.3, 15.6.5).
@@ -236,7 +242,7 @@ def classify_refusal(
     error, description = reply or ("", "")
     row = next(r for r in TABLE if _fits(r, grant, status, error, description))
     secrets = tuple(secrets)
-    shown = scrub(error, secrets)[:40] or None
+    shown = error if error in _KNOWN_ERRORS else scrub(error, secrets)[:40] or None
     said = f" (HTTP {status} {shown or ''}: {scrub(description, secrets)})"
     said = said.replace(" : )", ")").replace(": )", ")")
     about = f"audience {audience!r}: " if audience else ""

@@ -73,6 +73,7 @@ CASES: list[tuple[Grant, int, str, str, type[IssuerError], str]] = [
     (EXCHANGE, 400, "invalid_target", "", OPERATOR, "exchange-audience"),
     (EXCHANGE, 400, "invalid_scope", "Scope not allowed", OPERATOR, "exchange-scope"),
     (EXCHANGE, 403, "access_denied", "Token exchange not allowed", OPERATOR, "exchange-denied"),
+    (EXCHANGE, 400, "unsupported_grant_type", "", OPERATOR, "exchange-unsupported"),
     (EXCHANGE, 401, "unauthorized_client", "", OPERATOR, "client-refused"),
     (EXCHANGE, 400, "invalid_grant", "Invalid subject token", OPERATOR,
      "exchange-subject-refused"),
@@ -114,6 +115,12 @@ def test_each_refusal_goes_to_who_must_act(
 ) -> None:
     found = classify_refusal(status, refusal(error, description), grant=grant)
     assert (type(found), found.code) == (kind, code)
+
+
+def test_a_known_error_is_shown_however_long_it_is() -> None:
+    known, unknown = "unsupported_grant_type", "unsupported_grand_types"
+    assert classify_refusal(400, refusal(known), grant=EXCHANGE).oauth_error == known
+    assert classify_refusal(400, refusal(unknown), grant=EXCHANGE).oauth_error == REMOVED
 
 
 def test_every_row_of_the_table_decides_a_case() -> None:
