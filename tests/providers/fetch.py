@@ -175,7 +175,7 @@ def _keycloak(directory: Path) -> None:
     tree.rename(directory / "server")
     port = _free_port()
     command = keycloak_server.command(
-        directory / "server", port=port, database=directory / "database"
+        directory / "server", port=port, public_port=port, database=directory / "database"
     )
     admin = keycloak_server.Admin(f"http://127.0.0.1:{port}")
     log = directory / "prepare.log"

@@ -30,20 +30,23 @@ class Keycloak:
         callback_iss=True,
         offline_scope=False,
         replay="kills the session",
-        lost_reply="sign in again",
+        access_token_outlives_refresh=True,
         refreshed_id_token="without nonce",
-        rp_logout="yes",
+        userinfo_takes_exchanged=True,
+        rp_logout="at once",
+        rp_logout_ends_session=True,
         backchannel_logout=True,
-        revocation_ends_session=True,
         disable_user=True,
         groups=True,
         dead_refresh_token="invalid_grant",
+        disabled_user_code="user-suspended",
         wrong_secret="unauthorized_client",
     )
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.issuer = self.version = ""
+        self.port = 0
         self._admin = Admin("")
         self._process: Process | None = None
         self._rotations = 0
@@ -52,15 +55,20 @@ class Keycloak:
         prepared = fetch.prepare("keycloak")
         database = self.directory / "database"
         shutil.copytree(prepared / "database", database, dirs_exist_ok=True)
-        port = free_port()
+        self.addresses, self.port = addresses, free_port()
         self._process = Process(
             "keycloak",
-            keycloak_server.command(prepared / "server", port=port, database=database),
+            keycloak_server.command(
+                prepared / "server",
+                port=self.port,
+                public_port=addresses.public_port,
+                database=database,
+            ),
             directory=self.directory,
             env=bare_environment() | keycloak_server.environment(),
         )
-        self._admin = Admin(f"http://127.0.0.1:{port}")
-        self.issuer = f"{self._admin.base}/realms/{REALM}"
+        self._admin = Admin(f"http://127.0.0.1:{self.port}")
+        self.issuer = f"http://127.0.0.1:{addresses.public_port}/realms/{REALM}"
         self._process.start()
         self._process.wait_until("Keycloak to answer", self._admin.answers, 180)
         self.version = self._admin("GET", "/serverinfo")["systemInfo"]["version"]

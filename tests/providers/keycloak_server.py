@@ -26,7 +26,7 @@ USERS = {"alice": ["/escape", "/escape/cms"], "bob": ["/escape"]}
 _JVM = "-XX:-UseG1GC -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
-def command(tree: Path, *, port: int, database: Path) -> list[str]:
+def command(tree: Path, *, port: int, public_port: int, database: Path) -> list[str]:
     """Start the server in ``tree`` on loopback ``port`` with the H2 files in ``database``.
 
     ``--hostname`` pins the issuer: without it the issuer follows the Host header.
@@ -38,7 +38,7 @@ def command(tree: Path, *, port: int, database: Path) -> list[str]:
         "start-dev",
         "--http-host=127.0.0.1",
         f"--http-port={port}",
-        f"--hostname=http://127.0.0.1:{port}",
+        f"--hostname=http://127.0.0.1:{public_port}",
         "--cache=local",
         f"--db-url={h2}",
         "--log-level=warn",

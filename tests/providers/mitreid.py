@@ -41,14 +41,16 @@ class MitreId:
         callback_iss=False,
         offline_scope=True,
         replay="winner lives",
-        lost_reply="sign in again",
+        access_token_outlives_refresh=False,
         refreshed_id_token="with nonce",
+        userinfo_takes_exchanged=False,
         rp_logout="confirmation page",
+        rp_logout_ends_session=False,
         backchannel_logout=False,
-        revocation_ends_session=True,
         disable_user=False,
         groups=False,
         dead_refresh_token="invalid_token",
+        disabled_user_code="",
         wrong_secret="unauthorized",
     )
 
@@ -56,14 +58,15 @@ class MitreId:
         self.directory = directory
         self.app = directory / "app"
         self.issuer = self.version = ""
-        self._port = free_port()
+        self.port = 0
         self._process: Process | None = None
         self._rotations = 0
 
     def start(self, addresses: Addresses) -> None:
         prepared = fetch.prepare("mitreid")
         shutil.copytree(prepared / "app", self.app, dirs_exist_ok=True)
-        self.issuer = f"http://127.0.0.1:{self._port}/"
+        self.addresses, self.port = addresses, free_port()
+        self.issuer = f"http://127.0.0.1:{addresses.public_port}/"
         mitreid_config.configure(
             self.app,
             addresses,
@@ -77,13 +80,17 @@ class MitreId:
         assert found, "MITREid's page does not tell its version"
         self.version = next(group for group in found.groups() if group)
 
+    @property
+    def _direct(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
     def _footer(self) -> str:
-        page = httpx.get(f"{self.issuer}about").text
+        page = httpx.get(f"{self._direct}about").text
         return page[page.index('id="footer"') :]
 
     def _run(self) -> None:
         jetty = fetch.prepare("mitreid") / "jetty-runner.jar"
-        listen = ["--host", "127.0.0.1", "--port", str(self._port), "--path", "/"]
+        listen = ["--host", "127.0.0.1", "--port", str(self.port), "--path", "/"]
         command = ["java", *_JVM, "-jar", str(jetty), *listen, str(self.app)]
         self._process = Process(
             "mitreid", command, directory=self.directory, env=bare_environment()
@@ -93,7 +100,7 @@ class MitreId:
 
     def _answers(self) -> bool:
         try:
-            url = f"{self.issuer}.well-known/openid-configuration"
+            url = f"{self._direct}.well-known/openid-configuration"
             return httpx.get(url, timeout=30).status_code == 200
         except httpx.TransportError:
             return False

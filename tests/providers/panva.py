@@ -34,14 +34,16 @@ class Panva:
         callback_iss=True,
         offline_scope=True,
         replay="kills the session",
-        lost_reply="sign in again",
+        access_token_outlives_refresh=True,
         refreshed_id_token="with nonce",
+        userinfo_takes_exchanged=False,
         rp_logout="confirmation page",
+        rp_logout_ends_session=False,
         backchannel_logout=True,
-        revocation_ends_session=True,
         disable_user=True,
         groups=True,
         dead_refresh_token="invalid_grant",
+        disabled_user_code="refresh-refused",
         wrong_secret="invalid_client",
         # OpenID Connect Core 1.0 section 11: offline_access wants a consent each time.
         login_query={"prompt": "consent"},
@@ -50,18 +52,20 @@ class Panva:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.issuer = self.version = ""
+        self.port = 0
         self._process: Process | None = None
 
     def start(self, addresses: Addresses) -> None:
         modules = fetch.prepare("panva")
-        port = free_port()
-        self.issuer = f"http://127.0.0.1:{port}"
+        self.addresses, self.port = addresses, free_port()
+        self.issuer = f"http://127.0.0.1:{addresses.public_port}"
         config = self.directory / "panva.json"
         config.write_text(
             json.dumps(
                 {
                     "modules": str(modules),
-                    "port": port,
+                    "port": self.port,
+                    "issuer": self.issuer,
                     "client_id": self.client_id,
                     "client_secret": self.client_secret,
                     "redirect_uri": addresses.redirect_uri,
@@ -105,4 +109,4 @@ class Panva:
         self._control("enable", user=user)
 
     def _control(self, what: str, **values: Any) -> None:
-        httpx.post(f"{self.issuer}/of-a-test/{what}", json=values).raise_for_status()
+        httpx.post(f"http://127.0.0.1:{self.port}/of-a-test/{what}", json=values).raise_for_status()

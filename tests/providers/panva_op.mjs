@@ -17,7 +17,6 @@ const { Provider, errors } = oidc;
 
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
-const issuer = `http://127.0.0.1:${config.port}`;
 const state = { lifetime: 3600, disabled: new Set() };
 
 // Storage outlives a Provider: new keys mean a new Provider over the same storage, as an
@@ -63,7 +62,7 @@ const service = (audience) => ({
   jwt: { sign: { alg: 'RS256' } },
 });
 
-async function exchange(provider, ctx, next) {
+async function exchange(provider, ctx) {
   const { params, client } = ctx.oidc;
   if (params.subject_token_type !== ACCESS_TOKEN) throw new errors.InvalidRequest('subject_token_type');
   const subject = await provider.AccessToken.find(params.subject_token ?? '');
@@ -84,11 +83,10 @@ async function exchange(provider, ctx, next) {
     access_token: await token.save(), issued_token_type: ACCESS_TOKEN, token_type: 'Bearer',
     expires_in: token.expiration, scope: token.scope,
   };
-  await next();
 }
 
 function make(key) {
-  const provider = new Provider(issuer, {
+  const provider = new Provider(config.issuer, {
     adapter: Storage,
     clients: [{
       client_id: config.client_id,
@@ -117,7 +115,7 @@ function make(key) {
     },
     findAccount,
   });
-  provider.registerGrantType(EXCHANGE, (ctx, next) => exchange(provider, ctx, next),
+  provider.registerGrantType(EXCHANGE, (ctx) => exchange(provider, ctx),
     ['audience', 'scope', 'requested_token_type', 'subject_token', 'subject_token_type']);
   provider.on('server_error', (_, error) => console.log('server_error', error.stack));
   provider.on('backchannel.error', (_, error) => console.log('backchannel.error', error.message));

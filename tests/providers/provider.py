@@ -13,11 +13,14 @@ USERS = ("alice", "bob")
 
 @dataclass(frozen=True)
 class Addresses:
-    """The relying party as a provider must know it before a login.
+    """What a provider must know before a login.
 
-    ``backchannel_logout`` is called by the provider itself, the others by browsers.
+    ``public_port``: the loopback port by which everybody else reaches the provider (a
+    relay stands there), and which is part of its issuer. The URIs are the hub's; the
+    back-channel one is called by the provider itself.
     """
 
+    public_port: int
     redirect_uri: str
     post_logout_redirect_uri: str
     backchannel_logout_uri: str
@@ -55,14 +58,16 @@ class Capabilities:
     callback_iss: bool
     offline_scope: bool
     replay: Literal["kills the session", "winner lives"]
-    lost_reply: Literal["sign in again", "old token good"]
-    refreshed_id_token: Literal["without nonce", "with nonce", "none"]
-    rp_logout: Literal["yes", "confirmation page", "no"]
+    access_token_outlives_refresh: bool
+    refreshed_id_token: Literal["without nonce", "with nonce"]
+    userinfo_takes_exchanged: bool
+    rp_logout: Literal["at once", "confirmation page"]
+    rp_logout_ends_session: bool
     backchannel_logout: bool
-    revocation_ends_session: bool
     disable_user: bool
     groups: bool
     dead_refresh_token: str
+    disabled_user_code: str
     wrong_secret: str
     login_query: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,7 +75,8 @@ class Capabilities:
 class Provider(Protocol):
     """An OpenID provider on loopback, with rotation of refresh tokens on.
 
-    Attributes are valid once `start` has returned. `start` fails when the provider does.
+    ``port`` is where it listens itself. Attributes are valid once `start` has returned;
+    `start` fails when the provider does not answer.
     """
 
     name: str
@@ -79,6 +85,8 @@ class Provider(Protocol):
     capabilities: Capabilities
     client_id: str
     client_secret: str
+    addresses: Addresses
+    port: int
     issuer: str
     version: str
 
