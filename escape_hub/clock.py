@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 
@@ -55,3 +56,17 @@ async def done_within(clock: Clock, task: asyncio.Future[Any], seconds: float) -
     finally:
         timer.cancel()
     return task.done()
+
+
+async def all_done_within(
+    clock: Clock, tasks: Iterable[asyncio.Future[Any]], seconds: float
+) -> bool:
+    """The same for all of ``tasks``."""
+    tasks = list(tasks)
+    if not tasks:
+        return True
+    waiter = asyncio.ensure_future(asyncio.wait(tasks))  # cancelling it cancels no task
+    try:
+        return await done_within(clock, waiter, seconds)
+    finally:
+        waiter.cancel()

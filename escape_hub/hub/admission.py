@@ -10,6 +10,7 @@ import asyncio
 import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
@@ -35,6 +36,16 @@ class NotAdmittedError(IssuerUnavailableError):
     code = "issuer-unavailable"
 
 
+@dataclass(slots=True)
+class Place:
+    """Where a renewal stands in the queue: a class and a time, the smaller the sooner."""
+
+    urgency: int
+    at: float
+    calls: int = 1
+    ticket: asyncio.Future[None] | None = None
+
+
 class Admission:
     """Token bucket, limits of what is under way and circuit breaker, for one issuer."""
 
@@ -47,7 +58,8 @@ class Admission:
         )
         self._active = 0
         self._slots = asyncio.Semaphore(policy.in_flight)
-        self._waiting: list[tuple[int, float, int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, float, int, Place]] = []
+        self._closed = False
         self._order = count()
         self._timer: asyncio.Task[None] | None = None
         self._recovered: list[Callable[[], None]] = []
@@ -57,21 +69,20 @@ class Admission:
         self._recovered.append(call)
 
     @asynccontextmanager
-    async def renewal(
-        self, urgency: tuple[int, float], calls: int, patience: float
-    ) -> AsyncIterator[None]:
-        """Enter when a renewal of ``calls`` requests may begin; leave when it is over.
+    async def renewal(self, place: Place, patience: float) -> AsyncIterator[None]:
+        """Enter when a renewal of ``place.calls`` requests may begin; leave when it is over.
 
-        ``urgency`` is a class and a time, the smaller the sooner. Raises
-        `NotAdmittedError` at once while the breaker is open (but for the one probe of
-        its turn), and after ``patience`` seconds in the queue.
+        Raises `NotAdmittedError` at once while the breaker is open (but for the one
+        probe of its turn), and after ``patience`` seconds in the queue.
         """
+        if self._closed:
+            raise _queued()
         if self.breaker.is_open:
-            self._admit_probe(calls)
-        elif not self._waiting and self._admits(calls):
+            self._admit_probe(place.calls)
+        elif not self._waiting and self._admits(place.calls):
             self._active += 1
         else:
-            await self._queue(urgency, calls, patience)
+            await self._queue(place, patience)
         try:
             yield
         finally:
@@ -81,7 +92,7 @@ class Admission:
     def _admit_probe(self, calls: int) -> None:
         now = self._clock.now()
         if not self.breaker.allow(now):
-            raise NotAdmittedError("the identity service does not answer at the moment")
+            raise _down()
         self._bucket.charge(calls, now)
         self._active += 1
 
@@ -89,10 +100,9 @@ class Admission:
         room = self._active < self.breaker.limit
         return room and self._bucket.take(calls, self._clock.now())
 
-    async def _queue(self, urgency: tuple[int, float], calls: int, patience: float) -> None:
-        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (*urgency, next(self._order), calls, ticket))
-        self._pump()
+    async def _queue(self, place: Place, patience: float) -> None:
+        ticket = place.ticket = asyncio.get_running_loop().create_future()
+        self._enter(place)
         try:
             in_time = await done_within(self._clock, ticket, patience)
         except asyncio.CancelledError:
@@ -101,27 +111,37 @@ class Admission:
             ticket.cancel()
             self._pump()
             raise
+        finally:
+            place.ticket = None
         if not in_time:
             ticket.cancel()
-            raise NotAdmittedError(
-                "many renewals are under way; this one goes on by itself", code=QUEUED
-            )
+            raise _queued()
         ticket.result()
+
+    def _enter(self, place: Place) -> None:
+        entry = (place.urgency, place.at, next(self._order), place)
+        heapq.heappush(self._waiting, entry)
+        self._pump()
+
+    def promote(self, place: Place) -> None:
+        """Somebody waits for an answer from a renewal that was only scheduled."""
+        if place.urgency != ON_DEMAND:
+            place.urgency = ON_DEMAND
+            if place.ticket is not None:
+                self._enter(place)  # the older entry is dropped when it comes up
 
     def _pump(self) -> None:
         """Admit whom bucket and limit allow, and see to it that the rest is looked at again."""
         while self._waiting:
-            *_, calls, ticket = self._waiting[0]
-            if not ticket.done():
+            place = self._waiting[0][-1]
+            if place.ticket is not None and not place.ticket.done():
                 if self.breaker.is_open:
-                    ticket.set_exception(
-                        NotAdmittedError("the identity service does not answer at the moment")
-                    )
-                elif self._admits(calls):
+                    place.ticket.set_exception(_down())
+                elif self._admits(place.calls):
                     self._active += 1
-                    ticket.set_result(None)
+                    place.ticket.set_result(None)
                 else:
-                    self._look_again(self._bucket.wait(calls, self._clock.now()))
+                    self._look_again(self._bucket.wait(place.calls, self._clock.now()))
                     return
             heapq.heappop(self._waiting)
 
@@ -169,6 +189,19 @@ class Admission:
                 call()
 
     async def aclose(self) -> None:
-        """Stop looking after the queue; who waits runs out of patience."""
+        """Begin no renewal any more; those that have begun go on to their end."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        for *_, place in self._waiting:
+            if place.ticket is not None and not place.ticket.done():
+                place.ticket.set_exception(_queued())
+        self._waiting.clear()
+
+
+def _down() -> NotAdmittedError:
+    return NotAdmittedError("the identity service does not answer at the moment")
+
+
+def _queued() -> NotAdmittedError:
+    return NotAdmittedError("many renewals are under way; this one goes on by itself", code=QUEUED)

@@ -31,9 +31,10 @@ class Audit:
     def record(
         self, event: str, user: str, outcome: str, *, audience: str = "-", reference: str = "-"
     ) -> None:
-        """``event``: ``login``, ``exchange``, ``renewal``, ``forget`` (tokens cleared) or ``logout``.
+        """``event``: ``login``, ``exchange``, ``renewal``, ``forget`` or ``logout``.
 
-        ``outcome`` is ``ok`` or the kind of failure; ``reference`` its code.
+        ``forget``: the stored tokens were cleared. ``outcome`` is ``ok`` or the kind of
+        failure; ``reference`` its code.
         """
         self._log.info(
             "event=%s user=%s audience=%s outcome=%s reference=%s",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from escape_hub.clock import Clock, SystemClock, done_within
 from escape_hub.core import access
@@ -20,17 +20,18 @@ from escape_hub.core.audiences import Audience
 from escape_hub.core.auth_state import AuthState, ForeignAuthStateError, NeedsLogin
 from escape_hub.core.exchange import TokenReply
 from escape_hub.core.renewal import CHECK, Need, RenewalPolicy, deadline, next_poll, plan
-from escape_hub.core.tokens import AccessToken
 from escape_hub.errors import EscapeHubError
 from escape_hub.hub.admission import ON_DEMAND, SCHEDULED, Admission
-from escape_hub.hub.audit import Alerts, Audit, log_unexpected
-from escape_hub.hub.flight import Flight, failure_of, record
+from escape_hub.hub.audit import Alerts, Audit
+from escape_hub.hub.first_exchanges import first_exchanges
+from escape_hub.hub.flight import Flight
 from escape_hub.hub.metrics import Metrics, metrics_of
 from escape_hub.hub.parts import Authorize, IssuerClient, Parts
 from escape_hub.hub.renewing import renew_once
 from escape_hub.hub.shelf import Shelf
 from escape_hub.hub.slots import Slots
 from escape_hub.hub.store import AuthStateStore, StateMovedError
+from escape_hub.hub.tasks import Tasks
 
 __all__ = ["IssuerClient", "TokenBroker"]
 
@@ -41,8 +42,6 @@ log = logging.getLogger(__name__)
 LOGIN_STEP = 1000
 #: How long a logout waits for the issuer to revoke; the rest happens in the background.
 REVOKE_PATIENCE = 5.0
-
-T = TypeVar("T")
 
 
 class TokenBroker:
@@ -69,7 +68,7 @@ class TokenBroker:
         self.admission = Admission(self.policy, self.clock, self.metrics)
         self._shelf = Shelf(store, self.clock, self.rng, self.metrics)
         self._slots = Slots()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._handed: dict[str, int] = {}
         self._parts = Parts(
             issuer=issuer,
@@ -83,7 +82,7 @@ class TokenBroker:
             audit=audit or Audit(),
             authorize=authorize,
             alert=Alerts(self.clock.now),
-            revoke_later=lambda token: void(self._spawn(self._revoke(token))),
+            revoke_later=self._revoke_later,
         )
         self.admission.on_recovery(self._slots.issuer_is_back)
 
@@ -120,7 +119,7 @@ class TokenBroker:
             login_at=now,
             checked_at=now,
         )
-        exchanged, failures = await self._first_exchanges(user, reply.access_token)
+        exchanged, failures = await first_exchanges(self._parts, user, reply.access_token)
         self._slots.forget_failures(user)
         self._parts.audit.record("login", user, "ok")
         return replace(state, exchanged=exchanged, failures=failures)
@@ -134,40 +133,6 @@ class TokenBroker:
         # Two tabs may log in at once: neither is stored when the other is handed out.
         self._handed[user] = generation = (latest // LOGIN_STEP + 1) * LOGIN_STEP
         return generation
-
-    async def _first_exchanges(
-        self, user: str, subject: AccessToken
-    ) -> tuple[dict[str, AccessToken], dict[str, Any]]:
-        self.admission.charge(len(self.audiences))
-        tasks = {a.name: self._spawn(self._first_exchange(subject, a)) for a in self.audiences}
-        await done_within(self.clock, asyncio.gather(*tasks.values()), self.policy.login_patience)
-        exchanged, failures = {}, {}
-        for name, task in tasks.items():
-            if not task.done():
-                task.cancel()  # an exchange spends nothing
-                found: AccessToken | EscapeHubError = EscapeHubError("late", code="exchange-late")
-            else:
-                found = task.result()
-            if isinstance(found, AccessToken):
-                exchanged[name] = found
-                record(self._parts, user, name, "ok")
-            else:
-                failure = failure_of(found, self.clock.now())
-                if not task.done() or found.code == "exchange-late":
-                    failure = replace(failure, kind="transient")
-                failures[name] = failure
-                record(self._parts, user, name, failure.kind, failure.code)
-        return exchanged, failures
-
-    async def _first_exchange(
-        self, subject: AccessToken, audience: Audience
-    ) -> AccessToken | EscapeHubError:
-        try:
-            return await self.admission.call(
-                "exchange", lambda: self._parts.issuer.exchange(subject.value, audience)
-            )
-        except EscapeHubError as error:
-            return error
 
     async def forget(self, user: str, *, reason: NeedsLogin) -> None:
         """Clear the user's tokens (a logout, a blocked user) and revoke the refresh token.
@@ -200,8 +165,11 @@ class TokenBroker:
         self._slots.forget_failures(user)
         self._parts.audit.record("forget", user, "ok", reference=reason.code)
         if state.refresh_token is not None:
-            task = self._spawn(self._revoke(state.refresh_token))
+            task = self._tasks.spawn(self._revoke(state.refresh_token))
             await done_within(self.clock, task, REVOKE_PATIENCE)
+
+    def _revoke_later(self, token: str) -> None:
+        self._tasks.spawn(self._revoke(token))
 
     async def _revoke(self, token: str) -> None:
         try:
@@ -240,7 +208,7 @@ class TokenBroker:
         if not force and not self._lacks(user, state, need):
             return state
         wait = self.policy.patience if patience is None else patience
-        task = self._spawn(self._fly(user, need, ON_DEMAND, forced=force, patience=wait))
+        task = self._tasks.spawn(self._fly(user, need, ON_DEMAND, forced=force, patience=wait))
         if await done_within(self.clock, task, wait):
             return task.result()
         return await self.state(user)
@@ -250,7 +218,7 @@ class TokenBroker:
         need = Need(when_due=True)
         # Cancelling the service must not cancel a refresh whose token may then be lost.
         return await asyncio.shield(
-            self._spawn(
+            self._tasks.spawn(
                 self._fly(user, need, SCHEDULED, forced=False, patience=self.policy.probe_interval)
             )
         )
@@ -270,6 +238,9 @@ class TokenBroker:
     async def _fly(
         self, user: str, need: Need, urgency: int, *, forced: bool, patience: float
     ) -> AuthState:
+        waiting = self._slots.peek(user)
+        if urgency == ON_DEMAND and waiting is not None and waiting.place is not None:
+            self.admission.promote(waiting.place)
         async with self._slots.hold(user) as (slot, joined):
             if joined:
                 self.metrics.joins.inc()
@@ -322,33 +293,9 @@ class TokenBroker:
             sessions=sessions,
         )
 
-    # -- tasks -------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if not isinstance(error, (LookupError, EscapeHubError)):
-            log_unexpected(log, "a task of the broker", error)
-
     async def aclose(self) -> None:
         """Let renewals in flight finish and store everything; ``shutdown_hold`` seconds at most."""
         end = self.clock.now() + self.policy.shutdown_hold
-        if self._tasks:
-            every = asyncio.gather(*self._tasks, return_exceptions=True)
-            if not await done_within(self.clock, every, self.policy.shutdown_hold):
-                log.error("%d renewals did not finish before the hub ended", len(self._tasks))
-                for task in set(self._tasks):
-                    task.cancel()
-        await self._shelf.aclose(max(0.0, end - self.clock.now()))
         await self.admission.aclose()
-
-
-def void(_: object) -> None:
-    """Drop a value where none is wanted."""
+        await self._tasks.finish(self.clock, self.policy.shutdown_hold)
+        await self._shelf.aclose(max(0.0, end - self.clock.now()))

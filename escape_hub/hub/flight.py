@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from escape_hub.core.auth_state import AuthState, Failure, NeedsLogin
 from escape_hub.core.renewal import CHECK, Need, Work, mandatory_at, may_refresh, plan
 from escape_hub.errors import EscapeHubError, IssuerUnavailableError, UserActionRequiredError
+from escape_hub.hub.admission import Place
 from escape_hub.hub.audit import log_unexpected
 from escape_hub.hub.parts import Parts
-from escape_hub.hub.slots import Slot
+from escape_hub.hub.slots import Slot, Wait
 
 log = logging.getLogger(__name__)
 
@@ -69,25 +70,15 @@ class Flight:
         barred = self.slot.barred(self.now, forced=self.forced)
         return "" not in barred and may_refresh(parts.policy, self.state, parts.audiences, self.now)
 
-    def place_in_queue(self) -> tuple[int, float]:
-        """Urgency class, and when the first token becomes mandatory."""
+    def place(self, work: Work) -> Place:
+        """Where to queue: the urgency class, then when the first token becomes mandatory."""
         tokens = [self.state.exchanged.get(name) for name in self.parts.audiences]
         at = (mandatory_at(self.parts.policy, t) if t else 0.0 for t in tokens)
-        return self.urgency, min(at, default=self.now)
+        return Place(self.urgency, min(at, default=self.now), work.calls)
 
     async def call(self, stage: str, request: Callable[[], Awaitable[T]]) -> T:
         """One call to the issuer; nothing but `EscapeHubError` comes out."""
-        try:
-            return await self.parts.admission.call(stage, request)
-        except EscapeHubError:
-            raise
-        except Exception as error:
-            log_unexpected(log, f"the {stage} of {self.user!r}", error)
-            raise IssuerUnavailableError(
-                "an internal error of the hub, see its log",
-                code="internal-error",
-                maybe_processed=True,
-            ) from None
+        return await call(self.parts, self.user, stage, request)
 
     async def save(self, state: AuthState) -> None:
         """Store ``state``; `StateMovedError` when a login or logout was stored meanwhile."""
@@ -143,19 +134,37 @@ class Flight:
         self.record(shown, failure.kind, failure.code)
         if failure.kind == "operator":
             self.parts.alert(f"{shown} {failure.code}", error.message)
-        return self.slot.failed(
-            name,
-            failure,
-            policy=self.parts.policy,
-            rng=self.parts.rng,
-            begun=begun,
-            now=self.now,
+        breaker = self.parts.admission.breaker
+        subject = self.state.login_token
+        wait = Wait(
+            self.parts.policy,
+            self.parts.rng,
+            begun,
+            self.now,
+            life=subject.lifetime if subject else 3600.0,
+            probe_at=breaker.next_probe_at,
             retry_after=getattr(error, "retry_after", None),
         )
+        return self.slot.failed(name, failure, wait)
 
     def record(self, name: str, outcome: str, reference: str = "-") -> None:
         """One call's outcome for metrics and audit."""
         record(self.parts, self.user, name, outcome, reference)
+
+
+async def call(parts: Parts, user: str, stage: str, request: Callable[[], Awaitable[T]]) -> T:
+    """One call to the issuer; nothing but `EscapeHubError` comes out."""
+    try:
+        return await parts.admission.call(stage, request)
+    except EscapeHubError:
+        raise
+    except Exception as error:
+        log_unexpected(log, f"the {stage} of {user!r}", error)
+        raise IssuerUnavailableError(
+            "an internal error of the hub, see its log",
+            code="internal-error",
+            maybe_processed=True,
+        ) from None
 
 
 def record(parts: Parts, user: str, name: str, outcome: str, reference: str = "-") -> None:

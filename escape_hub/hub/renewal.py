@@ -19,7 +19,7 @@ from escape_hub.hub.agenda import Agenda, Entry
 from escape_hub.hub.audit import log_unexpected
 from escape_hub.hub.broker import TokenBroker
 from escape_hub.hub.metrics import Metrics, metrics_of
-from escape_hub.hub.session_metrics import report
+from escape_hub.hub.session_metrics import Warnings, report
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class RenewalService:
         self._main: asyncio.Task[None] | None = None
         self._reconcile_at = 0.0
         self._report_at = 0.0
-        self._warned: set[str] = set()
+        self._warnings = Warnings(broker)
         broker.admission.on_recovery(self._issuer_is_back)
 
     # -- for the hub -------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class RenewalService:
         if (at := self._agenda.next_at()) is not None:
             times.append(at)
         if breaker.is_open and self._agenda.has_ready:
-            times.append(breaker.next_probe_at)
+            times.append(max(breaker.next_probe_at, now + 1.0))
         return max(0.0, min(times) - now)
 
     def _start_due(self, now: float) -> None:
@@ -215,7 +215,7 @@ class RenewalService:
         shown = self._broker.status(state, now).audiences
         entry.seen = tuple((one.expires_at or 0.0, one.state) for one in shown.values())
         entry.needs_login = state.needs_login is not None
-        self._warn_of_short_lives(state)
+        self._warnings.look(state, len(self._agenda.entries), now)
         if entry.needs_login:
             return now + SIGN_IN_LOOK, now + SIGN_IN_LOOK
         tokens = (state.exchanged.get(name) for name in shown)
@@ -264,14 +264,3 @@ class RenewalService:
             if entry.late and not entry.running:
                 self._agenda.put(user, now, entry.urgency)
         self._wake.set()
-
-    def _warn_of_short_lives(self, state: AuthState) -> None:
-        tokens = [*state.exchanged.values(), *([state.login_token] if state.login_token else [])]
-        shortest = min((t.lifetime for t in tokens), default=self._policy.short_lifetime)
-        if shortest < self._policy.short_lifetime and "short" not in self._warned:
-            self._warned.add("short")
-            log.warning(
-                "The identity service issues tokens that live %.0f seconds: an outage that is "
-                "longer reaches the users. Ask its administrators for an hour",
-                shortest,
-            )

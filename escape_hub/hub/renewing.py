@@ -27,8 +27,9 @@ async def renew_once(flight: Flight) -> AuthState:
     work = flight.plan()
     if not work.calls:
         return await _guarded(flight, _at_a_loss(flight))
+    flight.slot.place = flight.place(work)
     try:
-        async with parts.admission.renewal(flight.place_in_queue(), work.calls, flight.patience):
+        async with parts.admission.renewal(flight.slot.place, flight.patience):
             return await _guarded(flight, _renew(flight, work))
     except NotAdmittedError as error:
         if error.code == QUEUED:

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field
 from random import Random
 
-from escape_hub.clock import Clock, done_within
+from escape_hub.clock import Clock, all_done_within
 from escape_hub.core.auth_state import AuthState, ForeignAuthStateError
 from escape_hub.core.renewal import backoff
 from escape_hub.hub.metrics import Metrics
@@ -153,9 +153,7 @@ class Shelf:
     async def aclose(self, hold: float) -> None:
         """Wait until everything is stored, ``hold`` seconds at most."""
         tasks = [one.task for one in self._unsaved.values() if one.task is not None]
-        if tasks and not await done_within(
-            self._clock, asyncio.gather(*tasks, return_exceptions=True), hold
-        ):
+        if not await all_done_within(self._clock, tasks, hold):
             log.critical(
                 "%d sign-ins could not be stored before the hub ended: their owners must sign in "
                 "again",

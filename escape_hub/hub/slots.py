@@ -10,6 +10,7 @@ from random import Random
 
 from escape_hub.core.auth_state import Failure
 from escape_hub.core.renewal import RenewalPolicy, backoff
+from escape_hub.hub.admission import Place
 
 
 @dataclass(slots=True)
@@ -22,12 +23,50 @@ class Retry:
     failure: Failure
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long to wait after a failure, counted from ``begun``: a call that hung has waited.
+
+    ``life`` is the login token's lifetime, ``probe_at`` the open breaker's next probe (0
+    while closed), ``retry_after`` the issuer's wish in seconds.
+    """
+
+    policy: RenewalPolicy
+    rng: Random
+    begun: float
+    now: float
+    life: float
+    probe_at: float = 0.0
+    retry_after: float | None = None
+
+    def soonest(self) -> float:
+        """Not before, even when a person asks: failures are cached."""
+        cached = max(self.begun + self.policy.failure_cache, self.now + 1.0)
+        if self.retry_after is None:
+            return cached
+        return max(cached, self.now + min(self.retry_after, self.policy.retry_after_cap))
+
+    def by_itself(self, kind: str, attempts: int) -> float:
+        """When the service tries again."""
+        policy = self.policy
+        if kind == "operator":
+            return self.begun + min(policy.refused_retry, self.life / 12)
+        if kind == "user_action":
+            return self.begun + min(policy.user_action_retry, self.life / 12)
+        if self.probe_at:
+            return self.probe_at  # the breaker sets the pace
+        return self.begun + backoff(
+            attempts, self.rng, first=policy.backoff_first, last=policy.backoff_last
+        )
+
+
 @dataclass(slots=True)
 class Slot:
     """One user's lock and failures (by audience, ``""`` for the refresh)."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     retries: dict[str, Retry] = field(default_factory=dict)
+    place: Place | None = None
     holders: int = 0
 
     def barred(self, now: float, *, forced: bool) -> frozenset[str]:
@@ -40,37 +79,16 @@ class Slot:
         """When each may be tried again by itself."""
         return {name: r.at for name, r in self.retries.items()}
 
-    def failed(
-        self,
-        name: str,
-        failure: Failure,
-        *,
-        policy: RenewalPolicy,
-        rng: Random,
-        begun: float,
-        now: float,
-        retry_after: float | None = None,
-    ) -> Failure:
-        """Remember a failure; the one to store, whose ``since`` is that of its first time.
-
-        Waits are counted from ``begun``: a call that hung has waited already.
-        """
+    def failed(self, name: str, failure: Failure, wait: Wait) -> Failure:
+        """Remember a failure; the one to store, whose ``since`` is that of its first time."""
         before = self.retries.get(name)
         same = before is not None and before.failure.kind == failure.kind
         attempts = before.attempts + 1 if before and same else 1
         if before and before.failure.code == failure.code:
             failure = before.failure
-        match failure.kind:
-            case "operator":
-                wait = policy.refused_retry
-            case "user_action":
-                wait = policy.user_action_retry
-            case _:
-                wait = backoff(attempts, rng, first=policy.backoff_first, last=policy.backoff_last)
-        soonest = max(begun + policy.failure_cache, now + 1.0)
-        if retry_after is not None:
-            soonest = max(soonest, now + min(retry_after, policy.retry_after_cap))
-        self.retries[name] = Retry(attempts, soonest, max(soonest, begun + wait), failure)
+        soonest = wait.soonest()
+        at = max(soonest, wait.by_itself(failure.kind, attempts))
+        self.retries[name] = Retry(attempts, soonest, at, failure)
         return failure
 
     def succeeded(self, name: str) -> None:
