@@ -7,7 +7,6 @@ lives; and no token-authenticated request is ever turned away by a refresh.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +15,10 @@ from traitlets import TraitError, default
 
 from escape_hub.clock import Clock, SystemClock
 from escape_hub.core.audiences import Audience, parse_audiences
-from escape_hub.core.auth_state import AuthState, ForeignAuthStateError, NeedsLogin
+from escape_hub.core.auth_state import ForeignAuthStateError, NeedsLogin
 from escape_hub.core.authorization import is_admin, require_allowed
-from escape_hub.core.renewal import Need, RenewalPolicy, may_go_on, plan
-from escape_hub.errors import EscapeHubError, SettingsError
+from escape_hub.core.renewal import RenewalPolicy, may_go_on
+from escape_hub.errors import SettingsError
 from escape_hub.hub import pages, startup
 from escape_hub.hub.broker import TokenBroker
 from escape_hub.hub.handlers import api_handlers
@@ -107,7 +106,7 @@ class EscapeAuthenticator(Membership):
         )
         if in_hub:
             startup.check_encryption()
-        self.clock = SystemClock()
+        self.clock = self.new_clock()
         self.issuer_client = Issuer(self.issuer_settings, clock=self.clock)
         self.used_states: ExpiringStore[bool] = ExpiringStore(
             lambda: self.clock.now(), lifetime=2 * LIFETIME, limit=20_000
@@ -115,6 +114,10 @@ class EscapeAuthenticator(Membership):
         self.refusals: ExpiringStore[Refusal] = ExpiringStore(
             lambda: self.clock.now(), lifetime=LIFETIME, limit=1_000
         )
+
+    def new_clock(self) -> Clock:
+        """The clock of everything here; tests have another."""
+        return SystemClock()
 
     def _issuer_settings(self) -> IssuerSettings:
         try:
@@ -207,33 +210,17 @@ class EscapeAuthenticator(Membership):
         """
         if not self.issuer:
             return await super().refresh_user(user, handler, **kwargs)
-        own_page = _is_own_page(user, handler)
+        if not _is_own_page(user, handler):
+            return True
         try:
-            state = await self.runtime.store.load(user.name)
+            # Asks no issuer unless a renewal can no longer wait.
+            state = await self.broker.renew(user.name, patience=PAGE_PATIENCE)
+        except LookupError:
+            return False
         except ForeignAuthStateError as error:
-            if own_page:
-                self.log.info("%s must sign in: %s", user.name, error.message)
-            return not own_page
-        if not own_page or state is None:
-            return not own_page
-        state = await self._freshened(user.name, state)
+            self.log.info("%s must sign in: %s", user.name, error.message)
+            return False
         return may_go_on(self.policy, state, self.clock.now())
-
-    async def _freshened(self, username: str, state: AuthState) -> AuthState:
-        """Renew what can no longer wait, within a page's patience."""
-        names = [a.name for a in self.audience_settings]
-        if not plan(self.policy, username, state, names, Need(), self.clock.now()).calls:
-            return state
-        # Never cancelled: a renewal cut off half way may have spent a refresh token.
-        renewal = asyncio.ensure_future(self.broker.renew(username))
-        done, _ = await asyncio.wait({renewal}, timeout=PAGE_PATIENCE)
-        if not done:
-            renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
-            return state
-        try:
-            return renewal.result()
-        except (EscapeHubError, LookupError):
-            return state
 
     # -- servers and users -------------------------------------------------------------
 

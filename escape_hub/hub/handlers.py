@@ -9,7 +9,6 @@ Identity comes from the caller's own token or cookie, never from a path or param
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from typing import Any
@@ -21,7 +20,6 @@ from tornado import web
 from tornado.httputil import url_concat
 
 from escape_hub.core.auth_state import AuthState, ForeignAuthStateError, NeedsLogin
-from escape_hub.core.renewal import Need, next_poll, plan
 from escape_hub.errors import EscapeHubError
 from escape_hub.hub.replies import status_reply, tokens_reply
 from escape_hub.hub.startup import TOKEN_SCOPE
@@ -53,25 +51,22 @@ class EscapeAPIHandler(APIHandler):
         super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
 
-    async def _load(self, username: str) -> AuthState | None:
+    async def _state(self, username: str) -> AuthState | None:
+        """What is known of the person now; None when no sign-in of theirs is stored."""
         try:
-            found: AuthState | None = await self.authenticator.runtime.store.load(username)
-        except ForeignAuthStateError:
+            found: AuthState = await self.authenticator.broker.state(username)
+        except (ForeignAuthStateError, LookupError):
             return None
         return found
 
     async def _renewed(self, username: str, **wish: Any) -> AuthState | None:
         """The state after a renewal, or after `PATIENCE` what there is by then."""
-        renewal = asyncio.ensure_future(self.authenticator.broker.renew(username, **wish))
-        # Never cancelled: a renewal cut off half way may have spent a refresh token.
-        done, _ = await asyncio.wait({renewal}, timeout=PATIENCE)
-        if not done:
-            renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
-            return await self._load(username)
+        broker = self.authenticator.broker
         try:
-            return renewal.result()
+            found: AuthState = await broker.renew(username, patience=PATIENCE, **wish)
         except (ForeignAuthStateError, LookupError):
             return None
+        return found
 
     def refuse(self, refused: RefusedError) -> None:
         """Answer with the refusal of the contract."""
@@ -112,12 +107,21 @@ class TokensHandler(EscapeAPIHandler):
             period = self._min_valid_period()
             self.finish(json.dumps(await self._tokens(user.name, period)))
         except RefusedError as refused:
-            self.refuse(refused)
+            self._answer_with(refused)
         except EscapeHubError as error:
             self.log.error("No tokens for a session: %s", error.message)
-            self.refuse(
+            self._answer_with(
                 RefusedError(503, "unavailable", error.message, reference=error.code, next_poll=15)
             )
+        else:
+            self._count("ok")
+
+    def _answer_with(self, refused: RefusedError) -> None:
+        self._count(refused.reason)
+        self.refuse(refused)
+
+    def _count(self, outcome: str) -> None:
+        self.authenticator.runtime.metrics.publish.labels("endpoint", outcome).inc()
 
     def _owner(self) -> Any:
         """The user whose running server asks with its own token; `RefusedError` otherwise."""
@@ -153,22 +157,17 @@ class TokensHandler(EscapeAPIHandler):
 
     async def _tokens(self, username: str, period: float) -> dict[str, Any]:
         authenticator = self.authenticator
-        policy, names = authenticator.policy, [a.name for a in authenticator.audience_settings]
-        state = await self._load(username)
-        now = authenticator.clock.now()
-        need = Need(min_valid_period=period)
-        if state is not None and plan(policy, username, state, names, need, now).calls:
-            state = await self._renewed(username, min_valid_period=period)
-            now = authenticator.clock.now()
+        authenticator.renewal.fetched(username)
+        state = await self._renewed(username, min_valid_period=period)
         if state is None or state.needs_login is not None:
             told = (state.needs_login if state else None) or _UNKNOWN
             raise RefusedError(
                 409, "needs_login", told.message, reference=told.code, wipe=told.wipe, next_poll=15
             )
-        poll = next_poll(
-            policy, username, state, names, now, sessions=authenticator.runtime.session_count()
-        )
-        return tokens_reply(authenticator.broker.status(state, now), state, now, poll)
+        now, broker = authenticator.clock.now(), authenticator.broker
+        sessions = authenticator.runtime.session_count()
+        poll = broker.next_poll(username, state, now, sessions=sessions)
+        return tokens_reply(broker.status(state, now), state, now, poll)
 
 
 class StatusHandler(EscapeAPIHandler):
@@ -177,7 +176,7 @@ class StatusHandler(EscapeAPIHandler):
     _accept_token_auth = False
 
     async def get(self) -> None:
-        self._write_status(await self._load(self._person().name))
+        self._write_status(await self._state(self._person().name))
 
     def _person(self) -> Any:
         user = self.current_user

@@ -19,6 +19,7 @@ from escape_hub.errors import (
     IssuerMisconfiguredError,
     IssuerUnavailableError,
 )
+from escape_hub.hub.audit import log_unexpected
 from escape_hub.hub.login_flight import (
     LIFETIME,
     LoginFlight,
@@ -127,7 +128,7 @@ class EscapeCallbackHandler(RefusingHandler):
             message = error.log_message or error.reason or ""
             self._refuse(SignInError(message, code="sign-in-hook"), flight)
         except Exception as error:
-            self.log.exception("A sign-in failed by an error of this hub")
+            log_unexpected(self.log, "a sign-in", error)
             self._refuse(EscapeHubError(type(error).__name__, code="sign-in-internal"), flight)
         else:
             self.authenticator.signed_in(user)
@@ -183,7 +184,7 @@ class EscapeCallbackHandler(RefusingHandler):
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         # Upstream's prints the whole request, code included.
-        self.log.error("Error at %s", self._request_summary(), exc_info=(typ, value, tb))
+        log_unexpected(self.log, self._request_summary(), value)
 
 
 def _refused_by_issuer(error: str) -> EscapeHubError:

@@ -8,6 +8,7 @@ still stored.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -16,8 +17,7 @@ from typing import Any
 from escape_hub.clock import Clock
 from escape_hub.core.auth_state import AuthState, NeedsLogin
 from escape_hub.core.pacing import TokenBucket
-from escape_hub.errors import EscapeHubError
-from escape_hub.hub.audit import Audit, attach_to
+from escape_hub.hub.audit import Audit, attach_to, log_unexpected
 from escape_hub.hub.broker import TokenBroker
 from escape_hub.hub.identities import Identities
 from escape_hub.hub.identity import Identity
@@ -26,8 +26,7 @@ from escape_hub.hub.renewal import RenewalService
 from escape_hub.hub.server_tokens import ServerTokens
 from escape_hub.hub.store import HubAuthStateStore, protect_from_rewrites
 
-#: Seconds a logout or a deletion waits for the issuer to revoke.
-REVOKE_PATIENCE = 5.0
+log = logging.getLogger(__name__)
 
 
 class RateLimit:
@@ -61,11 +60,12 @@ class Runtime:
         self.server_tokens.create_table()
         self.store = HubAuthStateStore(app)
         self.audit = Audit()
+        self._count, self._count_until = 0, 0.0
         self.limits = {
             "tokens": RateLimit(self._clock, rate=1.0, burst=10.0),
             "renew": RateLimit(self._clock, rate=0.1, burst=3.0),
         }
-        metrics = metrics_of()
+        self.metrics = metrics = metrics_of()
         rng = random.SystemRandom()
         self.broker = TokenBroker(
             issuer=authenticator.issuer_client,
@@ -94,9 +94,12 @@ class Runtime:
         return [user.name for user in self._app.users.values() if self.has_session(user)]
 
     def session_count(self) -> int:
-        """How many servers run."""
-        counts: dict[str, int] = self._app.users.count_active_users()
-        return counts["active"]
+        """How many servers run; counted every ten seconds, for it looks at every user."""
+        now = self._clock.now()
+        if now >= self._count_until:
+            counts: dict[str, int] = self._app.users.count_active_users()
+            self._count, self._count_until = counts["active"], now + 10.0
+        return self._count
 
     @staticmethod
     def has_session(user: Any) -> bool:
@@ -124,19 +127,13 @@ class Runtime:
     async def end(self, username: str, reason: NeedsLogin) -> None:
         """The sign-in is over: nothing to renew, tokens cleared, refresh token revoked.
 
-        Never raises, and waits for the issuer `REVOKE_PATIENCE` seconds at most.
+        Never raises: a logout goes on whatever happens here.
         """
         self.renewal.unschedule(username)
-        ending = asyncio.ensure_future(self.broker.forget(username, reason=reason))
-        done, _ = await asyncio.wait({ending}, timeout=REVOKE_PATIENCE)
-        ending.add_done_callback(lambda task: task.cancelled() or task.exception())
-        if done and (error := ending.exception()) is not None:
-            known = isinstance(error, EscapeHubError | LookupError)
-            self._app.log.warning(
-                "The sign-in of %s was not ended cleanly: %s",
-                username,
-                error if known else type(error).__name__,
-            )
+        try:
+            await self.broker.forget(username, reason=reason)
+        except Exception as error:
+            log_unexpected(log, f"ending the sign-in of {username!r}", error)
 
     # -- start and stop ----------------------------------------------------------------
 
@@ -162,6 +159,6 @@ class Runtime:
         self._starting.cancel()
         try:
             await self.renewal.stop()
-        except Exception:
-            self._app.log.exception("The renewal did not stop cleanly")
+        except Exception as error:
+            log_unexpected(log, "the end of the renewal", error)
         await self._authenticator.issuer_client.aclose()

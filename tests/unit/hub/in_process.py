@@ -1,0 +1,302 @@
+"""A real JupyterHub inside the test, without proxy process and single-user processes.
+
+Everything between the socket and the database is the real thing; only the proxy keeps
+its routes in memory, and a "server" is an HTTP server of a few lines in this process.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urljoin, urlsplit
+
+import httpx
+import tornado.web
+from jupyterhub import crypto, orm
+from jupyterhub.app import JupyterHub
+from jupyterhub.proxy import Proxy
+from jupyterhub.spawner import Spawner
+from jupyterhub.user import User
+from tornado.httpserver import HTTPServer
+from traitlets import Any as AnyTrait
+from traitlets.config import Config
+
+from escape_hub.clock import SystemClock
+from escape_hub.demo.iam.config import CLIENT_ID, CLIENT_SECRET, ClientConfig
+from escape_hub.hub.authenticator import EscapeAuthenticator
+from tests.fakes.iam_peer import Peer
+from tests.harness.processes import free_port
+
+TOKEN_SCOPE = "custom:escape:tokens"
+SERVER_SCOPES = ["users:activity!user", "access:servers!server", f"{TOKEN_SCOPE}!user"]
+AUDIENCES = {
+    "eos": {
+        "audience": "eos-eulake",
+        "scope": "openid profile",
+        "format": "eos",
+        "endpoint": "iam.example.org/userinfo",
+        "label": "EOS storage",
+    },
+    "rucio": {"audience": "rucio", "scope": "openid profile", "label": "Rucio catalogue"},
+}
+
+
+class MemoryProxy(Proxy):
+    """A proxy that only remembers its routes."""
+
+    should_start = False
+    routes = AnyTrait()
+
+    async def add_route(self, routespec: str, target: str, data: dict[str, Any]) -> None:
+        self.routes = {
+            **(self.routes or {}),
+            routespec: {"routespec": routespec, "target": target, "data": data},
+        }
+
+    async def delete_route(self, routespec: str) -> None:
+        self.routes = {k: v for k, v in (self.routes or {}).items() if k != routespec}
+
+    async def get_all_routes(self) -> dict[str, Any]:
+        return dict(self.routes or {})
+
+
+class _Ok(tornado.web.RequestHandler):
+    def get(self) -> None:
+        self.finish("ok")
+
+
+class InProcessSpawner(Spawner):
+    """A server that answers 200 to everything, in this process."""
+
+    async def start(self) -> tuple[str, int]:
+        self._server = HTTPServer(tornado.web.Application([(r".*", _Ok)]))
+        port = free_port()
+        self._server.listen(port, "127.0.0.1")
+        return "127.0.0.1", port
+
+    async def poll(self) -> int | None:
+        return None if getattr(self, "_server", None) else 0
+
+    async def stop(self, now: bool = False) -> None:
+        server, self._server = self._server, None
+        server.stop()
+        await server.close_all_connections()
+
+
+class ShiftedClock(SystemClock):
+    """The real clock, ``shift`` seconds ahead."""
+
+    shift = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.shift
+
+
+class AuthenticatorInTest(EscapeAuthenticator):
+    """Ours, with a clock that tests can put forward."""
+
+    def new_clock(self) -> ShiftedClock:
+        return ShiftedClock()
+
+
+class QuietHub(JupyterHub):
+    """A hub that reads no file and catches no signal."""
+
+    def load_config_file(self, *args: Any, **kwargs: Any) -> None:
+        """Its configuration is passed in."""
+
+    def init_signal(self) -> None:
+        """The signals are pytest's."""
+
+    def init_logging(self) -> None:
+        super().init_logging()
+        self.log.propagate = True
+        self.log.handlers.clear()
+
+
+def hub_config(iam: Peer, port: int, directory: Path) -> Config:
+    """What an operator would write, for a hub at ``port``."""
+    c = Config()
+    c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{port}"
+    c.JupyterHub.bind_url = f"http://127.0.0.1:{port}/"
+    c.JupyterHub.db_url = f"sqlite:///{directory}/hub.sqlite"
+    c.JupyterHub.cookie_secret = secrets.token_bytes(32)
+    c.JupyterHub.proxy_class = MemoryProxy
+    c.JupyterHub.spawner_class = InProcessSpawner
+    c.JupyterHub.authenticator_class = AuthenticatorInTest
+    c.JupyterHub.log_level = "DEBUG"
+    c.JupyterHub.custom_scopes = {TOKEN_SCOPE: {"description": "Fetch one's own tokens"}}
+    c.JupyterHub.load_roles = [{"name": "user", "scopes": ["self", f"{TOKEN_SCOPE}!user"]}]
+    c.Spawner.server_token_scopes = list(SERVER_SCOPES)
+    c.EscapeAuthenticator.issuer = iam.url
+    c.EscapeAuthenticator.client_id = CLIENT_ID
+    c.EscapeAuthenticator.client_secret = CLIENT_SECRET
+    c.EscapeAuthenticator.oauth_callback_url = f"http://127.0.0.1:{port}/hub/oauth_callback"
+    c.EscapeAuthenticator.audiences = AUDIENCES
+    c.EscapeAuthenticator.allowed_groups = {"escape"}
+    return c
+
+
+class HubInTest:
+    """A hub that answers at ``url`` (ends in ``/``), and its IAM."""
+
+    def __init__(self, app: QuietHub, iam: Peer, port: int) -> None:
+        self.app, self.iam = app, iam
+        self.url = f"http://127.0.0.1:{port}/"
+
+    @property
+    def authenticator(self) -> Any:
+        return self.app.authenticator
+
+    @property
+    def clock(self) -> ShiftedClock:
+        found: ShiftedClock = self.app.authenticator.clock
+        return found
+
+    async def delete_everybody(self) -> None:
+        """What an administrator does with every user."""
+        for row in list(self.app.db.query(orm.User)):
+            user = self.app.users[row]
+            for name, spawner in list(user.spawners.items()):
+                if spawner.active:
+                    await user.stop(name)
+            await self.authenticator.delete_user(user)
+            await user.delete_spawners()
+            self.app.users.delete(user)
+
+    def user(self, name: str) -> User:
+        found = orm.User.find(self.app.db, name)
+        assert found is not None, name
+        return self.app.users[found]
+
+    async def state(self, name: str) -> Any:
+        return await self.authenticator.runtime.store.load(name)
+
+
+@asynccontextmanager
+async def hub_in_test(
+    directory: Path, *, config: Any = None, iam: Any = None
+) -> AsyncIterator[HubInTest]:
+    """A hub and its IAM, stopped at the end. ``config(c)`` changes the hub's settings."""
+    port = free_port()
+    home = f"http://127.0.0.1:{port}/hub"
+    client = ClientConfig(
+        CLIENT_SECRET,
+        redirect_uris=(f"{home}/oauth_callback",),
+        post_logout_redirect_uris=(f"{home}/login",),
+    )
+    async with Peer(client=client, **(iam or {})) as peer:
+        c = hub_config(peer, port, directory)
+        if config is not None:
+            config(c)
+        async with running(c, peer, port) as hub:
+            yield hub
+
+
+@asynccontextmanager
+async def running(config: Config, iam: Peer, port: int) -> AsyncIterator[HubInTest]:
+    """The hub of a configuration; may be entered again for a restart with the same database."""
+    JupyterHub.clear_instance()
+    use_crypt_key("11" * 32)
+    app = QuietHub(config=config)
+    try:
+        await app.initialize([])
+        await app.start()
+        yield HubInTest(app, iam, port)
+    finally:
+        await _stop(app)
+
+
+async def _stop(app: QuietHub) -> None:
+    if app.http_server:
+        app.http_server.stop()
+        await app.http_server.close_all_connections()
+    for callback in app._periodic_callbacks.values():
+        callback.stop()
+    if app.metrics_collector:
+        app.metrics_collector.stop()
+    await app.cleanup()
+    engine = app.db.get_bind()
+    app.db.close()
+    engine.dispose()
+
+
+def use_crypt_key(key: str) -> None:
+    """What ``JUPYTERHUB_CRYPT_KEY`` would say."""
+    crypto.CryptKeeper.clear_instance()
+    crypto.CryptKeeper.instance().keys = [key.encode()] if key else []
+
+
+class Browser:
+    """Somebody's browser: cookies, no automatic redirects."""
+
+    def __init__(self, hub: HubInTest) -> None:
+        self.hub = hub
+        self.client = httpx.AsyncClient(timeout=30)
+
+    async def get(self, url: str, **options: Any) -> httpx.Response:
+        return await self.client.get(urljoin(self.hub.url, url), **options)
+
+    async def follow(self, response: httpx.Response, *, within: str = "") -> httpx.Response:
+        """Follow redirects; ``within``: only to addresses that begin so."""
+        while response.has_redirect_location:
+            target = str(response.next_request.url) if response.next_request else ""
+            if within and not target.startswith(within):
+                return response
+            response = await self.client.get(target)
+        return response
+
+    async def to_issuer(self, next_url: str = "") -> httpx.Response:
+        """Press the button: the redirect to the issuer."""
+        return await self.get("hub/oauth_login", params={"next": next_url} if next_url else {})
+
+    async def at_issuer(self, start: httpx.Response, user: str = "alice") -> str:
+        """Fill in the issuer's form: the address that leads back to the hub."""
+        iam = self.hub.iam.url
+        page = await self.follow(await self.client.get(start.headers["Location"]), within=iam)
+        while not page.has_redirect_location:  # already: the issuer knew this browser
+            page = await self.follow(await self.submit(page, user), within=iam)
+        return str(page.headers["Location"])
+
+    async def submit(
+        self, page: httpx.Response, user: str = "alice", **fields: str
+    ) -> httpx.Response:
+        """Fill in the issuer's form."""
+        action = re.search(r'<form method="post" action="([^"]+)"', page.text)
+        key = re.search(r'name="key" value="([^"]+)"', page.text)
+        assert action, page.text
+        fields = {"username": user, "password": user, **fields} | ({"key": key[1]} if key else {})
+        return await self.client.post(urljoin(str(page.url), unescape(action[1])), data=fields)
+
+    async def leave_issuer(self) -> None:
+        """The issuer no longer knows this browser."""
+        for cookie in list(self.client.cookies.jar):
+            if "iam" in cookie.name:
+                self.client.cookies.jar.clear(cookie.domain, cookie.path, cookie.name)
+
+    async def login(self, user: str = "alice", next_url: str = "") -> httpx.Response:
+        """Sign in; the answer to the callback, not followed."""
+        return await self.client.get(await self.at_issuer(await self.to_issuer(next_url), user))
+
+    async def page(self, response: httpx.Response) -> httpx.Response:
+        """Where the hub's own redirects end."""
+        return await self.follow(response, within=self.hub.url)
+
+    @property
+    def xsrf(self) -> str:
+        found = [c for c in self.client.cookies.jar if c.name == "_xsrf" and c.path == "/hub/"]
+        return str(found[0].value) if found else ""
+
+    async def api(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {"X-XSRFToken": self.xsrf, "Referer": f"{self.hub.url}hub/home"}
+        url = f"{self.hub.url}hub/api/{path}"
+        return await self.client.request(method, url, headers=headers, **options)
+
+
+def query(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query))
