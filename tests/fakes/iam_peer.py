@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import re
 import secrets
@@ -17,11 +18,18 @@ from tornado.httpserver import HTTPServer
 from escape_hub.demo.iam.app import make_app
 from escape_hub.demo.iam.config import CLIENT_ID, CLIENT_SECRET, ClientConfig, IamConfig
 from escape_hub.demo.iam.grants import EXCHANGE, s256
+from escape_hub.demo.iam.state import SigningKey
 
 CALLBACK = "http://127.0.0.1:9/hub/oauth_callback"
 ACCESS = "urn:ietf:params:oauth:token-type:access_token"
 SCOPE = "openid profile email offline_access"
 AUTH = (CLIENT_ID, CLIENT_SECRET)
+
+
+@functools.cache
+def signing_key() -> SigningKey:
+    """One key for all tests of a run: making one takes longer than most tests."""
+    return SigningKey.new()
 
 
 class Peer:
@@ -39,10 +47,12 @@ class Peer:
         sockets = tornado.netutil.bind_sockets(0, "127.0.0.1")
         port = sockets[0].getsockname()[1]
         self.config = dataclasses.replace(self._config, port=port)
-        self.server = HTTPServer(make_app(self.config, now=lambda: time.time() + self.shift))
+        app = make_app(self.config, now=lambda: time.time() + self.shift, signing_key=signing_key())
+        self.server = HTTPServer(app)
         self.server.add_sockets(sockets)
         self.url = f"http://127.0.0.1:{port}/"
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=10)
+        # No TLS on loopback, so no certificates to load.
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=10, verify=False)  # noqa: S501
         return self
 
     async def __aexit__(

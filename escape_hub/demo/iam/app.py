@@ -19,6 +19,7 @@ from escape_hub.demo.iam.handlers_logout import EndSession
 from escape_hub.demo.iam.handlers_resource import Discovery, Jwk, Userinfo
 from escape_hub.demo.iam.handlers_token import Introspect, Revoke, Token
 from escape_hub.demo.iam.service import Iam
+from escape_hub.demo.iam.state import SigningKey
 
 _HERE = Path(__file__).parent
 _log = logging.getLogger("escape_hub.demo.iam")
@@ -64,13 +65,20 @@ class IamApplication(tornado.web.Application):
         self.iam = iam
 
 
-def make_app(config: IamConfig, *, now: Callable[[], float] = time.time) -> IamApplication:
+def make_app(
+    config: IamConfig,
+    *,
+    now: Callable[[], float] = time.time,
+    signing_key: SigningKey | None = None,
+) -> IamApplication:
     """The application for a configuration; ``now`` gives seconds since the epoch.
+
+    ``signing_key`` spares making one where the state has none, as in many short tests.
 
     The configuration must know the port that the caller will listen on, or an
     issuer, because both are written into tokens.
     """
-    iam = Iam(config, now)
+    iam = Iam(config, now, signing_key)
     return IamApplication(
         iam,
         template_path=str(_HERE / "templates"),

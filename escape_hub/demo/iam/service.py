@@ -56,10 +56,12 @@ class Code:
 class Iam:
     """Users, tokens and faults of one development IAM. ``now`` gives seconds since the epoch."""
 
-    def __init__(self, config: IamConfig, now: Callable[[], float]) -> None:
+    def __init__(
+        self, config: IamConfig, now: Callable[[], float], key: SigningKey | None = None
+    ) -> None:
         self.config = config
         self.now = now
-        self.state = load_state(config.state_file, now())
+        self.state = load_state(config.state_file, now(), key)
         self.signer = Signer(self.state)
         self.faults = fault_table.initial(config)
         self.counters = Counters()

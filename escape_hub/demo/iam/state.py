@@ -133,8 +133,11 @@ class State:
         os.replace(temporary, self.path)
 
 
-def load_state(path: Path | None, now: float) -> State:
-    """The state of ``path``, or a new one with a signing key; `SettingsError` when unreadable."""
+def load_state(path: Path | None, now: float, key: SigningKey | None = None) -> State:
+    """The state of ``path``, or a new one with ``key`` or a fresh key.
+
+    `SettingsError` when the file cannot be read or written.
+    """
     state = State(path)
     if path is not None and path.exists():
         try:
@@ -146,7 +149,7 @@ def load_state(path: Path | None, now: float) -> State:
             ) from None
     state.prune(now)
     if not state.keys:
-        state.keys.append(SigningKey.new())
+        state.keys.append(key or SigningKey.new())
     try:
         state.save()
     except OSError as error:
