@@ -100,7 +100,8 @@ class IssuerHttp:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None
     ) -> Reply:
-        sent = _Sent()
+        # What only reads may be asked again at any time: nothing of it can be spent.
+        sent = _Sent(changes_something=method == "POST")
         try:
             async with asyncio.timeout(self._settings.total_timeout):
                 async with self._client.stream(
@@ -111,30 +112,38 @@ class IssuerHttp:
             raise IssuerUnavailableError(
                 "the identity service did not answer in time",
                 code="issuer-timeout",
-                maybe_processed=sent.yes,
+                maybe_processed=sent.maybe_processed,
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-            raise _network_error(error, sent.yes) from None
+            raise _network_error(error, sent) from None
         if body is None:
             raise IssuerUnavailableError(
                 "the identity service's answer is compressed or too long to be one",
                 code="issuer-garbage",
-                maybe_processed=sent.yes,
+                maybe_processed=sent.maybe_processed,
             )
         retry_after = _retry_after(response.headers.get("Retry-After"), self._clock.now())
         return Reply(response.status_code, body, retry_after)
 
 
 class _Sent:
-    """Sees, in httpcore's trace, whether a request began to leave this machine."""
+    """Sees, in httpcore's trace, whether a request began to leave this machine.
 
-    def __init__(self) -> None:
-        self.yes = False
+    ``maybe_processed``: a request that changes something did; ``left``: any request did.
+    """
+
+    def __init__(self, *, changes_something: bool) -> None:
+        self._changes_something = changes_something
+        self.left = False
+
+    @property
+    def maybe_processed(self) -> bool:
+        return self.left and self._changes_something
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         # A proxy's CONNECT is no request to the issuer.
         if event.endswith("send_request_headers.started"):
-            self.yes = self.yes or info["request"].method != b"CONNECT"
+            self.left = self.left or info["request"].method != b"CONNECT"
 
 
 def _tls(settings: IssuerSettings) -> ssl.SSLContext:
@@ -171,7 +180,7 @@ async def _read(response: httpx.Response) -> bytes | None:
 
 
 def _network_error(
-    error: Exception, sent: bool
+    error: Exception, sent: _Sent
 ) -> IssuerUnavailableError | IssuerMisconfiguredError:
     cause: BaseException | None = error
     while cause is not None:
@@ -185,8 +194,8 @@ def _network_error(
     # The text of a network error can hold an address with a query: only its kind is told.
     return IssuerUnavailableError(
         f"the identity service cannot be reached ({type(error).__name__})",
-        code="issuer-lost" if sent else "issuer-unreachable",
-        maybe_processed=sent,
+        code="issuer-lost" if sent.left else "issuer-unreachable",
+        maybe_processed=sent.maybe_processed,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime as dt
 import gzip
 import json
@@ -301,7 +302,7 @@ class TestFailures:
         with pytest.raises(IssuerUnavailableError) as caught:
             await call(issuer)
         assert caught.value.code == "issuer-lost"
-        assert caught.value.maybe_processed
+        assert caught.value.maybe_processed is (path != "/userinfo")
 
     @EVERY_CALL
     async def test_a_reply_that_broke_off(
@@ -310,18 +311,31 @@ class TestFailures:
         peer.routes[path] = Answer(json=TOKENS, cut=10)
         with pytest.raises(IssuerUnavailableError) as caught:
             await call(issuer)
-        assert caught.value.maybe_processed
+        assert caught.value.maybe_processed is (path != "/userinfo")
 
-    @EVERY_CALL
-    async def test_an_issuer_that_hangs(
-        self, peer: Peer, make: Callable[..., Issuer], path: str, call: Call
+    async def test_an_issuer_that_hangs(self, peer: Peer, make: Callable[..., Issuer]) -> None:
+        issuer = make(total_timeout=1.5)
+        await issuer.metadata()
+        for path, _ in CALLS.values():
+            peer.routes[path] = Answer(json=TOKENS, hold=asyncio.Event())
+        errors = await asyncio.gather(
+            *(call(issuer) for _, call in CALLS.values()), return_exceptions=True
+        )
+        for name, error in zip(CALLS, errors, strict=True):
+            assert isinstance(error, IssuerUnavailableError)
+            assert error.code == "issuer-timeout"
+            assert error.maybe_processed is (name != "userinfo")
+
+    async def test_nothing_is_spent_when_discovery_hangs_or_breaks(
+        self, peer: Peer, make: Callable[..., Issuer]
     ) -> None:
-        issuer = make(total_timeout=0.3)
-        peer.routes[path] = Answer(json=TOKENS, hold=asyncio.Event())
-        with pytest.raises(IssuerUnavailableError) as caught:
-            await call(issuer)
-        assert caught.value.code == "issuer-timeout"
-        assert caught.value.maybe_processed
+        """The refresh token was not sent yet: nobody may take it for spent."""
+        for answer in (Answer(hold=asyncio.Event()), Answer(silent=True)):
+            peer.routes[DISCOVERY] = answer
+            with pytest.raises(IssuerUnavailableError) as caught:
+                await make(total_timeout=0.3).refresh("rt")
+            assert not caught.value.maybe_processed
+        assert peer.count("/token") == 0
 
     @EVERY_CALL
     async def test_a_connection_that_is_refused_was_not_processed(
@@ -376,15 +390,14 @@ class TestFailures:
         self, peer: Peer, make: Callable[..., Issuer]
     ) -> None:
         """The limit is on the whole call: each byte in time is not enough."""
-        issuer = make(total_timeout=0.4)
-        await issuer.metadata()
         stop = asyncio.Event()
 
         async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
             while not stop.is_set() and not writer.is_closing():
                 writer.write(b" ")
-                await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=0.05)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 0.05)
             writer.close()
 
         server = await asyncio.start_server(drip, "127.0.0.1", 0)
@@ -394,7 +407,7 @@ class TestFailures:
         with pytest.raises(IssuerUnavailableError) as caught:
             await slow.metadata()
         assert caught.value.code == "issuer-timeout"
-        assert asyncio.get_running_loop().time() - started < 3
+        assert asyncio.get_running_loop().time() - started < 20
         stop.set()
         server.close()
         await server.wait_closed()

@@ -143,6 +143,22 @@ async def test_signing_key_rotation_just_before_signing(source: KeySource, issue
     assert (await after).kid == "k2"
 
 
+async def test_a_refetch_for_another_token_may_have_begun_before_the_rotation(
+    source: KeySource, issuer: Issuer
+) -> None:
+    await source.key(OLD, "token_endpoint")
+    issuer.door.clear()
+    forged = asyncio.create_task(source.key(Header("RS256", "x"), "token_endpoint"))
+    await settle()
+    issuer.rotate()
+    good = asyncio.create_task(source.key(NEW, "token_endpoint"))
+    await settle()
+    issuer.door.set()
+    assert (await good).kid == "k2"
+    with pytest.raises(InvalidTokenError):
+        await forged
+
+
 async def test_an_unknown_kid_costs_one_fetch_and_is_refused(
     source: KeySource, issuer: Issuer
 ) -> None:
