@@ -31,6 +31,7 @@ from escape_hub.hub.membership import Membership
 from escape_hub.hub.refusal_pages import ExpiringStore, Refusal, RefusedHandler
 from escape_hub.hub.renewal import RenewalService
 from escape_hub.hub.runtime import Runtime
+from escape_hub.hub.spawner_traits import check_at_start
 from escape_hub.settings import IssuerSettings
 
 #: Seconds a page waits for a renewal that can no longer wait.
@@ -152,6 +153,7 @@ class EscapeAuthenticator(Membership):
             return list(super().get_handlers(app))
         try:
             startup.check_scope()
+            check_at_start(app, [audience.name for audience in self.audience_settings])
         except SettingsError as error:
             startup.stop_with_line(app, error)
         self.runtime = Runtime(self, app)

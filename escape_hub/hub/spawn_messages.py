@@ -9,8 +9,9 @@ from typing import Any
 from tornado import web
 
 from escape_hub.core.audiences import Audience
-from escape_hub.core.auth_state import AuthState, NeedsLogin
+from escape_hub.core.auth_state import AuthState, Failure, NeedsLogin
 from escape_hub.core.environment_choice import UnknownEnvironmentError
+from escape_hub.core.status import WORDS, State
 from escape_hub.errors import EscapeHubError, LoginRequiredError, NotAllowedError, SettingsError
 
 
@@ -43,17 +44,19 @@ def access_report(audiences: Sequence[Audience], state: AuthState, now: float) -
         if token is not None and token.is_valid(now):
             ready.append(audience.label)
         elif failure is not None and failure.kind in ("operator", "user_action"):
-            refused.append((audience.label, failure))
+            refused.append(f"{audience.label}: {_why(failure)}")
         else:
             late.append(audience.label)
     lines = [f"Signed in to {_and(ready)}"] if ready else []
     if late:
         lines.append(f"{_and(late)} answered late: starting without it, it will follow")
-    lines += [
-        f"{label} refused: {failure.message} (reference: {failure.code})"
-        for label, failure in refused
-    ]
-    return tuple(lines)
+    return (*lines, *refused)
+
+
+def _why(failure: Failure) -> str:
+    # The issuer's own words are for the operator, who finds them in the log by the code.
+    words = failure.message if failure.kind == "user_action" else WORDS[State.REFUSED]
+    return f"{words} (reference: {failure.code})"
 
 
 def for_people(error: EscapeHubError, log: Any, who: str, *, sign_in_url: str) -> StartRefusedError:

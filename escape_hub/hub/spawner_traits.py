@@ -7,11 +7,14 @@ or on one spawner class.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from traitlets import Callable, Float, HasTraits, Unicode, Union, default
 
 from escape_hub.core.session_names import session_directory
+from escape_hub.errors import SettingsError
+from escape_hub.hub.catalogue import cached_catalogue
 
 #: Where Linux keeps a memory-backed file system that every user can write to.
 _MEMORY = "/dev/shm"  # noqa: S108 (each session makes a directory of its own there, 0700)
@@ -136,20 +139,35 @@ def default_token_dir() -> str:
     return f"{parent}/escape-hub.{{session}}"
 
 
-def check_settings(get: Any, audiences: tuple[str, ...]) -> None:
+def check_at_start(app: Any, audiences: Sequence[str]) -> None:
     """Check what can be checked before anybody signs in; `SettingsError` names the setting.
 
-    ``get(name)`` gives the configured value of a trait or its default, ``audiences``
-    are the configured names.
+    ``audiences`` are the configured names. No spawner exists yet, so the configured
+    values are looked up for the hub's spawner class.
     """
-    from escape_hub.errors import SettingsError
-    from escape_hub.hub.catalogue import cached_catalogue
-
-    if get("environments_file"):
-        cached_catalogue(get("environments_file"))
-    session_directory(get("token_dir") or default_token_dir(), "somebody", "")
-    if get("rucio_host") and get("rucio_audience") not in audiences:
+    spawner = app.spawner_class
+    if not issubclass(spawner, SpawnerTraits):
+        app.log.warning(
+            "JupyterHub.spawner_class is %s, which gives sessions no access to the data lake: use "
+            "escape-local, or put escape_hub.hub.spawning.EscapeSpawnerMixin before it",
+            spawner.__name__,
+        )
+        return
+    if environments := _configured(app, "environments_file"):
+        cached_catalogue(environments)
+    session_directory(_configured(app, "token_dir") or default_token_dir(), "somebody", "")
+    audience = _configured(app, "rucio_audience")
+    if _configured(app, "rucio_host") and audience not in audiences:
         raise SettingsError(
-            f"EscapeSpawnerMixin.rucio_audience is {get('rucio_audience')!r}, which is none of "
+            f"EscapeSpawnerMixin.rucio_audience is {audience!r}, which is none of "
             f"EscapeAuthenticator.audiences {list(audiences)}"
         )
+
+
+def _configured(app: Any, name: str) -> Any:
+    """The value of ``name`` for the hub's spawner class; the nearest class's section wins."""
+    spawner = app.spawner_class
+    for section in reversed(spawner.section_names()):
+        if name in app.config.get(section, {}):
+            return app.config[section][name]
+    return spawner.class_traits()[name].default_value

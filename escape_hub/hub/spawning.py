@@ -17,7 +17,6 @@ hooks around it, which JupyterHub calls in this order:
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -37,9 +36,8 @@ from escape_hub.hub import environment_form
 from escape_hub.hub.catalogue import cached_catalogue
 from escape_hub.hub.spawn_messages import access_report, for_people, needs_sign_in
 from escape_hub.hub.spawner_traits import SpawnerTraits
+from escape_hub.hub.startup import TOKEN_SCOPE
 
-#: The scope a server's own token needs to fetch its tokens. Defined in ``custom_scopes``.
-TOKEN_SCOPE = "custom:escape:tokens"  # noqa: S105 (the name of a scope)
 #: What the hub's default role ``server`` holds, and ours, for the server's owner only.
 SERVER_TOKEN_SCOPES = ["users:activity!user", "access:servers!server", f"{TOKEN_SCOPE}!user"]
 
@@ -191,9 +189,9 @@ class EscapeSpawnerMixin(SpawnerTraits, Configurable):
         if state.needs_login:
             raise needs_sign_in(state.needs_login, self.user.name)
         self._groups = await self._current_groups(state.to_dict())
-        self._report = access_report(
-            self.escape_authenticator.audience_settings, state, time.time()
-        )
+        authenticator = self.escape_authenticator
+        now = authenticator.clock.now()
+        self._report = access_report(authenticator.audience_settings, state, now)
         return state
 
     def session_plan(self, state: AuthState) -> SessionPlan:
