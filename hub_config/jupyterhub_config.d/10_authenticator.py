@@ -13,9 +13,9 @@ c.EscapeAuthenticator.issuer = "https://iam-escape.cloud.cnaf.infn.it/"
 c.EscapeAuthenticator.login_service = "ESCAPE IAM"
 
 # The client that the IAM's administrators registered for this hub. The secret is
-# never written here.
+# never written here, and taken out of the environment, which the proxy would inherit.
 c.EscapeAuthenticator.client_id = "escape-hub"
-c.EscapeAuthenticator.client_secret = os.environ.get("ESCAPE_HUB_CLIENT_SECRET", "")
+c.EscapeAuthenticator.client_secret = os.environ.pop("ESCAPE_HUB_CLIENT_SECRET", "")
 c.EscapeAuthenticator.oauth_callback_url = "https://hub.example.org/hub/oauth_callback"
 
 # Nobody comes in unless a rule lets them.

@@ -89,7 +89,7 @@ class Hub:
             proxy_port=self.proxy_port,
             proxy=str(proxy),
             homes=homes,
-            token_dirs=f"{self.token_root}/{{username}}/{{servername}}",
+            token_dirs=f"{self.token_root}/{{session}}",
             issuer=iam.issuer,
             audiences=AUDIENCES,
             extra=self.extra,
@@ -103,7 +103,6 @@ class Hub:
             "PATH": f"{venv_bin}:{env['PATH']}",
             "JUPYTERHUB_CRYPT_KEY": self.crypt_key,
             "ESCAPE_HUB_CLIENT_SECRET": CLIENT_SECRET,
-            "OAUTH_CLIENT_SECRET": CLIENT_SECRET,
         }
 
     def start(
@@ -148,8 +147,3 @@ class Hub:
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.exit_code(10)
-
-
-def token_dir(hub: Hub, user: str, server: str = "") -> Path:
-    """Where the session's files are, as the harness configured it."""
-    return hub.token_root / user / server
