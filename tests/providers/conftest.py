@@ -45,6 +45,7 @@ def provider(
     """A running provider behind a line; that it does not start is a failure."""
     line, receiver = _stage_parts
     made = providers.make(request.param, tmp_path_factory.mktemp(request.param))
+    RESULTS.add_column(made.name, title=made.title, version="(did not start)")
     hub = f"http://127.0.0.1:9/{secrets.token_hex(4)}/hub"
     try:
         made.start(
@@ -88,7 +89,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = yield
     if isinstance(item, pytest.Function) and "provider" in item.fixturenames:
         if hasattr(item, "callspec") and Path(__file__).parent in item.path.parents:
-            RESULTS.add(item, item.callspec.params["provider"], report)
+            RESULTS.add(item, str(item.callspec.params["provider"]), report)
     return report
 
 

@@ -30,6 +30,7 @@ class Keycloak:
         callback_iss=True,
         offline_scope=False,
         replay="kills the session",
+        race_winners=(1,),
         access_token_outlives_refresh=True,
         refreshed_id_token="without nonce",
         userinfo_takes_exchanged=True,

@@ -34,6 +34,7 @@ class Panva:
         callback_iss=True,
         offline_scope=True,
         replay="kills the session",
+        race_winners=(1,),
         access_token_outlives_refresh=True,
         refreshed_id_token="with nonce",
         userinfo_takes_exchanged=False,

@@ -45,11 +45,16 @@ class Pages:
 class Capabilities:
     """Documented differences. Each is asserted by a case, not only used to leave one out.
 
-    ``exchange``: RFC 8693 by the provider, by a grant that the test added, or none.
-    ``replay``: what presenting a spent refresh token does to the winner of a race:
-    it lives on, or dies with everything else of the sign-in.
-    ``logout_confirmation``: RP-initiated logout shows a page of its own even with a good
-    id_token_hint. ``refused_*``: error codes of `escape_hub` that a refusal becomes.
+    ``exchange``: RFC 8693 by the provider, by a grant that the test added, or none;
+    ``exchange_scopes``: what an operator configures for each audience.
+    ``offline_scope``: a refresh token is given for the scope ``offline_access`` only.
+    ``replay``: what a spent refresh token, presented again, does to its successor;
+    ``race_winners``: how many of two refreshes at once may succeed.
+    ``rp_logout``: whether a logout with a good id_token_hint asks the person first;
+    ``rp_logout_ends_session``: whether it ends the refresh token of an ordinary sign-in.
+    ``dead_refresh_token``, ``wrong_secret``: the provider's ``error``;
+    ``disabled_user_code``: the reference of ours that a locked account leads to.
+    ``login_query``: what a login's authorization request needs besides.
     """
 
     exchange: Literal["yes", "no", "grant of our own"]
@@ -58,6 +63,7 @@ class Capabilities:
     callback_iss: bool
     offline_scope: bool
     replay: Literal["kills the session", "winner lives"]
+    race_winners: tuple[int, ...]
     access_token_outlives_refresh: bool
     refreshed_id_token: Literal["without nonce", "with nonce"]
     userinfo_takes_exchanged: bool

@@ -33,7 +33,7 @@ class Results:
         row = self.rows.setdefault(item.originalname, {"title": _title(item), "cells": {}})
         notes = [str(value) for name, value in report.user_properties if name == "note"]
         cell = row["cells"].setdefault(column, {"result": "pass", "note": ""})
-        cell["note"] = "; ".join(notes)
+        cell["note"] = "; ".join(dict.fromkeys(notes))
         if report.outcome != "passed":
             cell["result"] = "FAIL" if report.failed else report.outcome
 
