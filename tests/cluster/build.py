@@ -25,7 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE / "tools"
 sys.path.insert(0, str(HERE.parent.parent / "tools"))
-import setup  # noqa: E402 - tools/setup.py, which knows the cache
+import setup  # type: ignore[import-not-found]  # noqa: E402 - tools/setup.py
 
 PROGRAMS = {
     "etcd": "go.etcd.io/etcd/server/v3",
@@ -38,6 +38,11 @@ class BuildError(RuntimeError):
     """The control plane could not be built; the text ends with what Go said."""
 
 
+def cache_folder(kind: str) -> Path:
+    """Where ``tools/setup.py`` keeps what it makes: ``venv``, ``venv55``, ``proxy``."""
+    return Path(setup.place(kind))
+
+
 def place() -> Path:
     """The folder of the programs, whether they are built or not."""
     digest = hashlib.sha256()
@@ -45,7 +50,7 @@ def place() -> Path:
         digest.update(part.read_bytes())
     version = subprocess.run(["go", "version"], capture_output=True, text=True, check=True)
     digest.update(version.stdout.encode())
-    return setup.cache_root() / f"cluster-{digest.hexdigest()[:16]}"
+    return Path(setup.cache_root() / f"cluster-{digest.hexdigest()[:16]}")
 
 
 def is_built() -> bool:

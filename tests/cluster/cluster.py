@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,41 +17,27 @@ import httpx
 
 from tests.cluster import build
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.images import CHECKOUT, default_images
 from tests.cluster.kube_api import ApiError, KubeApi, Manifest, write_kubeconfig
-from tests.cluster.network import Bridge
+from tests.cluster.network import Bridge, is_alive
 from tests.cluster.node_agent.config import AgentConfig
 from tests.cluster.node_agent.images import Image, write_registry
 from tests.cluster.requirements_check import install_system_packages
 from tests.harness.processes import Process, bare_environment, wait_for
 
 T = TypeVar("T")
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 NODE = "node-1"
 
-HOST_IMAGE = "escape-hub-test/host:1"
-"""The machine's root with the project's virtual environment first on PATH, user 1000:100."""
-
-PLAIN_IMAGE = "escape-hub-test/plain:1"
-"""The machine's root and nothing of the project, user 0:0: somebody else's image."""
+FOLDER_PREFIX = "escape-hub-cluster-"
+"""Of a cluster's folder; the hexadecimal id of the process that owns it follows."""
 
 
-def default_images() -> dict[str, Image]:
-    venv, python = Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()
-    own = [CHECKOUT, venv, build.setup.place("proxy")]
-    if not python.is_relative_to("/usr"):
-        own.append(python)
-    path = f"{venv}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {
-        HOST_IMAGE: Image(
-            command=["sleep", "infinity"],
-            user=1000,
-            group=100,
-            working_dir="/home/jovyan",
-            env={"PATH": path, "HOME": "/home/jovyan", "LANG": "C.UTF-8"},
-            binds=[str(folder) for folder in own if folder.exists()],
-        ),
-        PLAIN_IMAGE: Image(command=["sleep", "infinity"], env={"LANG": "C.UTF-8"}),
-    }
+def remove_leftovers() -> None:
+    """Delete the folders of test runs that were killed; their processes died with them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*-*"):
+        owner = folder.name.removeprefix(FOLDER_PREFIX).split("-")[0]
+        if not is_alive(owner):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Cluster:
@@ -63,7 +51,8 @@ class Cluster:
     def __init__(self) -> None:
         install_system_packages()
         programs = build.build()
-        self.folder = Path(tempfile.mkdtemp(prefix="escape-hub-cluster-"))
+        remove_leftovers()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid():x}-"))
         # Pods run as other users and see files below through their mounts.
         self.folder.chmod(0o711)
         self.bridge = Bridge()
@@ -135,7 +124,11 @@ class Cluster:
         found = [e for e in found if not name or e["involvedObject"]["name"] == name]
         return sorted(found, key=lambda e: int(e["metadata"]["resourceVersion"]))
 
-    def wait(self, what: str, check: Callable[[], T], timeout: float = 60.0) -> T:
+    def messages(self, namespace: str, reason: str) -> list[str]:
+        """What the events of this reason say."""
+        return [e["message"] for e in self.events(namespace) if e["reason"] == reason]
+
+    def wait(self, what: str, check: Callable[[], T | None], timeout: float = 60.0) -> T:
         """`wait_for`, and an API server that is away for a moment is no failure."""
 
         def look() -> T | None:
@@ -157,7 +150,7 @@ class Cluster:
             return pod if pod and check(pod) else None
 
         try:
-            return self.wait(f"{namespace}/{name}: {what}", look, timeout)  # type: ignore[return-value]
+            return self.wait(f"{namespace}/{name}: {what}", look, timeout)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.describe(namespace, name)}") from None
 
@@ -228,8 +221,10 @@ class Cluster:
         """End every process and mount of the cluster; its folder goes too."""
         if hasattr(self, "api"):
             self.api.close()
-        # The agent is the first process of its pid namespace: every container ends with it.
-        self._agent.kill_group()
+        if self._agent.alive():
+            # The first process of its pid namespace: it has ended when every container has.
+            os.kill(self._agent_pid(), signal.SIGKILL)
+            self._agent.exit_code()
         self.control_plane.stop()
         self.bridge.remove()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cluster.cluster import HOST_IMAGE
+from tests.cluster.images import HOST_IMAGE
 from tests.cluster.kube_api import Manifest
 
 IDLE = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
@@ -17,7 +17,11 @@ def container(name: str, script: str = IDLE, **fields: Any) -> dict[str, Any]:
 
 
 def pod(namespace: str, name: str, *containers: dict[str, Any], **spec: Any) -> Manifest:
-    """``spec`` are further fields of the pod's spec, such as ``initContainers``."""
+    """``spec`` are further fields of the pod's spec, such as ``initContainers``.
+
+    A short grace period, because the namespace controller reckons with half of it.
+    """
+    spec = {"terminationGracePeriodSeconds": 5, **spec}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -44,6 +48,10 @@ def is_ready(found: Manifest) -> bool:
 
 def has_ended(found: Manifest) -> bool:
     return found.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def restarts(name: str, found: Manifest) -> int:
+    return int(states(found).get(name, {}).get("restartCount", 0))
 
 
 def waits_for(name: str, reason: str, found: Manifest) -> bool:

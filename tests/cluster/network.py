@@ -15,7 +15,7 @@ import subprocess
 PREFIX = "ehb"
 """Bridges are called this and the hexadecimal id of the process that owns them."""
 
-_RANGE = ipaddress.ip_network("198.18.0.0/15")
+_RANGE = ipaddress.IPv4Network("198.18.0.0/15")
 """Set aside for tests inside one's own network (RFC 2544), so no real peer is hidden by it."""
 
 
@@ -48,11 +48,12 @@ def remove_leftovers() -> None:
     """Delete the bridges of test runs that were killed."""
     for link in json.loads(ip("-j", "link", "show", "type", "bridge") or "[]"):
         name = link.get("ifname", "")
-        if name.startswith(PREFIX) and not _is_alive(name.removeprefix(PREFIX)):
+        if name.startswith(PREFIX) and not is_alive(name.removeprefix(PREFIX)):
             ip("link", "del", name)
 
 
-def _is_alive(owner: str) -> bool:
+def is_alive(owner: str) -> bool:
+    """Whether the process with this hexadecimal id runs; True for what is no id."""
     try:
         return os.path.exists(f"/proc/{int(owner, 16)}")
     except ValueError:
@@ -62,13 +63,13 @@ def _is_alive(owner: str) -> bool:
 def _free_subnet() -> ipaddress.IPv4Network:
     """A /24 of the range that no interface of this machine is in; runs at once begin apart."""
     taken = [
-        ipaddress.ip_network(f"{address['local']}/{address['prefixlen']}", strict=False)
+        ipaddress.IPv4Network(f"{address['local']}/{address['prefixlen']}", strict=False)
         for link in json.loads(ip("-j", "-4", "addr"))
         for address in link.get("addr_info", [])
     ]
     subnets = list(_RANGE.subnets(new_prefix=24))
     first = os.getpid() % len(subnets)
     for subnet in subnets[first:] + subnets[:first]:
-        if not any(subnet.overlaps(other) for other in taken if other.version == 4):
-            return subnet  # type: ignore[return-value]
+        if not any(subnet.overlaps(other) for other in taken):
+            return subnet
     raise RuntimeError("every subnet for a test cluster is taken")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "tools"))
-import setup  # noqa: E402 - tools/setup.py, which knows how to install Debian packages
+from setup import debian_packages  # type: ignore[import-not-found]  # noqa: E402 - tools/setup.py
 
 SYSTEM_PACKAGES = ["crun", "iproute2", "util-linux"]
 """Debian's names of every system tool the cluster needs, besides Go."""
@@ -39,7 +39,7 @@ def why_not() -> str:
 def install_system_packages() -> None:
     """Install what is missing of `SYSTEM_PACKAGES`; nothing to do in most calls."""
     if not all(shutil.which(command) for command in _COMMANDS):
-        setup.debian_packages(SYSTEM_PACKAGES, why="the cluster tests run containers")
+        debian_packages(SYSTEM_PACKAGES, why="the cluster tests run containers")
 
 
 def _go_is_missing() -> str:

@@ -157,8 +157,12 @@ def test_a_job_gets_its_pod_and_the_pod_a_token_of_its_own(
     ended = cluster.wait("the Job's pod to end", job_pod)
     name = ended["metadata"]["name"]
     assert cluster.pod_log(namespace, name, "main") == "200\n", cluster.describe(namespace, name)
-    job = lambda: cluster.api.get("Job", namespace, "ask", "batch/v1")["status"]  # noqa: E731
-    cluster.wait("the Job to succeed", lambda: job().get("succeeded") == 1)
+
+    def has_succeeded() -> bool:
+        job = cluster.api.get("Job", namespace, "ask", "batch/v1")
+        return bool(job["status"].get("succeeded") == 1)
+
+    cluster.wait("the Job to succeed", has_succeeded)
 
 
 def test_a_namespace_goes_with_everything_in_it(cluster: Cluster) -> None:

@@ -215,14 +215,20 @@ def test_a_mount_of_another_pod_reaches_those_that_ask_for_it(
     cluster.apply(session)
     cluster.wait_pod(namespace, "session", "ready", is_ready)
     read = "cat /eos/eos/file 2>/dev/null || echo nothing"
-    seen = lambda: run(cluster, namespace, "session", read)  # noqa: E731
+
+    def seen() -> str:
+        return run(cluster, namespace, "session", read)
+
+    mounted = ["cat", str(cluster.node_path("/lake/eos/file"))]
+
+    def on_the_node() -> bool:
+        return bool(cluster.on_node(mounted).stdout == "data\n")
 
     for _ in range(2):
         assert seen() == "nothing"
         cluster.apply(lake_server(namespace))
         cluster.wait_pod(namespace, "server", "ready", is_ready)
-        mounted = ["cat", str(cluster.node_path("/lake/eos/file"))]
-        cluster.wait("the mount on the node", lambda: cluster.on_node(mounted).stdout == "data\n")
+        cluster.wait("the mount on the node", on_the_node)
         assert seen() == ("data" if propagation == "HostToContainer" else "nothing")
         cluster.api.delete("Pod", namespace, "server")
         cluster.wait_gone(namespace, "server")

@@ -21,6 +21,13 @@ log = logging.getLogger("node_agent.client")
 AWAY = (httpx.TransportError, ssl.SSLError, OSError)
 
 
+def _passes_by(error: ApiError) -> bool:
+    """Just started, a server refuses with 403 until its authorizers have read the cluster."""
+    if error.status == 403:
+        return "is being terminated" not in error.message
+    return error.status == 429 or error.status >= 500
+
+
 class Client:
     """One identity; ``component`` is the events' source."""
 
@@ -56,10 +63,7 @@ class Client:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
             except ApiError as error:
-                # Just started, it refuses with 403 until its authorizers have read the cluster.
-                if error.status not in (403, 429) and error.status < 500:
-                    raise
-                if asyncio.get_running_loop().time() > deadline:
+                if not _passes_by(error) or asyncio.get_running_loop().time() > deadline:
                     raise
             await asyncio.sleep(0.3)
 

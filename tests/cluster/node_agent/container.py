@@ -203,6 +203,7 @@ class Container:
             env=env,
             binds=[*root.binds(), *self.pod.etc_binds, *mounts],
             network_namespace=self.pod.network_path,
+            available_capabilities=self.pod.crun.capabilities,
         )
 
     async def _attend(self, running: RunningContainer) -> int:
@@ -243,13 +244,14 @@ class Container:
 
     def _log_file(self) -> Path:
         meta = self.pod.manifest["metadata"]
-        folder = self.pod.config.logs / meta["namespace"] / meta["name"]
+        folder = self.pod.config.logs / f"{meta['namespace']}/{meta['name']}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{self.name}-{self._attempt}.log"
 
     def _running_file(self) -> Path:
         meta = self.pod.manifest["metadata"]
-        return self.pod.config.running / meta["namespace"] / meta["name"] / f"{self.name}.json"
+        folder = self.pod.config.running / f"{meta['namespace']}/{meta['name']}"
+        return folder / f"{self.name}.json"
 
     def _remember(self, running: RunningContainer) -> None:
         path = self._running_file()

@@ -113,8 +113,9 @@ class RootFilesystem:
         # A folder inside a hidden one is hidden already.
         for path in sorted(p for p in hidden if not hidden & set(p.parents)):
             self._hide(upper, path)
-        for path in ("/tmp", "/var/tmp", "/run"):  # noqa: S108 - the image's own
-            self._made(upper, Path(path)).chmod(0o755 if path == "/run" else 0o1777)
+        self._made(upper, Path("/run"))
+        for own in ("/tmp", "/var/tmp"):  # noqa: S108 - the image's own
+            self._made(upper, Path(own)).chmod(0o1777)
         home = self._made(upper, Path("/home/jovyan"))
         os.chown(home, 1000, 100)
         for name, text in {"/etc/passwd": PASSWD, "/etc/group": GROUP, **self.image.files}.items():

@@ -19,13 +19,15 @@ DEFAULT_CAPABILITIES = [
 ]  # fmt: skip
 """What a container runtime leaves a container that asks for nothing."""
 
-MORE_CAPABILITIES = [
-    "AUDIT_CONTROL", "AUDIT_READ", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE",
-    "DAC_READ_SEARCH", "IPC_LOCK", "IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN",
-    "MAC_OVERRIDE", "NET_ADMIN", "NET_BROADCAST", "PERFMON", "SYSLOG", "SYS_ADMIN", "SYS_BOOT",
-    "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE",
-    "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
+ALL_CAPABILITIES = [
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
+    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
+    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
+    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
 ]  # fmt: skip
+"""By the kernel's numbers."""
 
 PROPAGATION = {
     None: "rprivate",
@@ -91,20 +93,26 @@ def process_user(pod: Json, container: Json, image: ImageUser) -> Json:
     }
 
 
-def capabilities(container: Json, uid: int) -> Json:
-    """The five sets. A process that is not root has none in effect, only what it could gain."""
+def capability_names(mask: int) -> set[str]:
+    """Of a mask as ``/proc/PID/status`` has it."""
+    return {name for number, name in enumerate(ALL_CAPABILITIES) if mask >> number & 1}
+
+
+def capabilities(container: Json, uid: int, available: set[str]) -> Json:
+    """The three sets. A process that is not root has none in effect, only what it could gain.
+
+    ``available`` is what this machine's root has: even a privileged container gets no more.
+    """
     context = container.get("securityContext") or {}
-    wanted = set(DEFAULT_CAPABILITIES)
-    if context.get("privileged"):
-        wanted |= set(MORE_CAPABILITIES)
     asked = context.get("capabilities") or {}
-    if "ALL" in (asked.get("drop") or []):
+    add, drop = set(asked.get("add") or []), set(asked.get("drop") or [])
+    wanted = set(DEFAULT_CAPABILITIES)
+    if "ALL" in drop:
         wanted = set()
-    if "ALL" in (asked.get("add") or []):
-        wanted = {*DEFAULT_CAPABILITIES, *MORE_CAPABILITIES}
-    wanted -= set(asked.get("drop") or [])
-    wanted |= set(asked.get("add") or []) - {"ALL"}
-    names = sorted(f"CAP_{name}" for name in wanted)
+    if context.get("privileged") or "ALL" in add:
+        wanted = set(ALL_CAPABILITIES)
+    wanted = ((wanted - drop) | add) & available
+    names = [f"CAP_{name}" for name in ALL_CAPABILITIES if name in wanted]
     held = names if uid == 0 else []
     return {"bounding": names, "effective": held, "permitted": held}
 
@@ -150,6 +158,7 @@ def runtime_config(
     env: dict[str, str],
     binds: list[Bind],
     network_namespace: str,
+    available_capabilities: set[str],
 ) -> Json:
     """``config.json`` for crun. ``network_namespace`` is a path, empty for the host's."""
     spec, context = pod["spec"], container.get("securityContext") or {}
@@ -179,7 +188,7 @@ def runtime_config(
             "cwd": working_dir or "/",
             "noNewPrivileges": context.get("allowPrivilegeEscalation") is False,
             "user": {**user, "umask": 0o022},
-            "capabilities": capabilities(container, user["uid"]),
+            "capabilities": capabilities(container, user["uid"], available_capabilities),
         },
         "linux": {
             "namespaces": namespaces,

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.network import ip
 from tests.cluster.node_agent.config import AgentConfig
@@ -63,14 +64,11 @@ class PodNetwork:
             self.path = ""
 
 
-def write_hosts(
-    folder: Path, pod_name: str, address: str, aliases: list[dict[str, object]]
-) -> Path:
+def write_hosts(folder: Path, pod_name: str, address: str, aliases: list[dict[str, Any]]) -> Path:
     """``/etc/hosts`` as kubelet writes it; there is no DNS, so ``hostAliases`` matter."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost", f"{address}\t{pod_name}"]
     for alias in aliases:
-        names = alias.get("hostnames") or []
-        lines.append("\t".join([str(alias["ip"]), *map(str, names)]))
+        lines.append("\t".join([alias["ip"], *(alias.get("hostnames") or [])]))
     path = folder / "etc-hosts"
     path.write_text("\n".join(lines) + os.linesep)
     path.chmod(0o644)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.cluster.node_agent.oci import capability_names
 from tests.cluster.node_agent.status import Json
 
 
@@ -78,6 +80,9 @@ class Crun:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        status = Path("/proc/self/status").read_text()
+        bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.M)
+        self.capabilities = capability_names(int(bounding[1], 16)) if bounding else set()
 
     def command(self, *arguments: str) -> list[str]:
         return ["crun", "--cgroup-manager=disabled", "--root", str(self._folder), *arguments]

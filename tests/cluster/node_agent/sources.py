@@ -68,7 +68,8 @@ class Sources:
         """The files of a secret, configMap, downwardAPI or projected volume."""
         if "projected" not in volume:
             return await self._payload_of(volume, volume["name"], 0o644)
-        projected, files = volume["projected"], {}
+        projected = volume["projected"]
+        files: Payload = {}
         mode = projected.get("defaultMode", 0o644)
         for source in projected.get("sources") or []:
             files |= await self._payload_of(source, volume["name"], mode)

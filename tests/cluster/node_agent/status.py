@@ -84,9 +84,7 @@ class ContainerState:
         return self.exit_code == 0 if self.kind == "init" else self.started
 
 
-def phase(
-    restart_policy: str, init: Sequence[ContainerState], main: Sequence[ContainerState]
-) -> str:
+def phase(init: Sequence[ContainerState], main: Sequence[ContainerState]) -> str:
     """``Pending``, ``Running``, ``Succeeded`` or ``Failed``. Sidecars do not keep a pod alive."""
     if any(c.kind == "init" and c.final and c.exit_code != 0 for c in init):
         return "Failed"
@@ -110,7 +108,7 @@ def pod_status(
 ) -> Json:
     """The whole status; conditions keep the time of their last change from ``before``."""
     now = timestamp()
-    current = phase(pod["spec"].get("restartPolicy", "Always"), init, main)
+    current = phase(init, main)
     alive = current == "Running"
     conditions = {
         "PodReadyToStartContainers": bool(ip) and current in ("Pending", "Running"),

@@ -22,10 +22,12 @@ class Surroundings(Protocol):
     sources: Sources
     volumes: Volumes
     folder: Path
-    address: str
-    network_path: str
     etc_binds: list[Bind]
     present_images: set[str]
 
+    @property
+    def address(self) -> str: ...
+    @property
+    def network_path(self) -> str: ...
     def changed(self) -> None: ...
     def event(self, kind: str, reason: str, message: str, container: str = "") -> None: ...

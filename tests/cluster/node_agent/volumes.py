@@ -78,13 +78,13 @@ class Volumes:
         )
 
     async def _make(self, volume: Json) -> Path:
-        path = self._folder / volume["name"]
+        path: Path = self._folder / volume["name"]
         if "hostPath" in volume:
             return self._host_path(volume["hostPath"])
         if "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]["claimName"]
-            kept = self._config.node_root / "claims" / self._pod["metadata"]["namespace"] / claim
-            return self._plain(kept)
+            namespace = self._pod["metadata"]["namespace"]
+            return self._plain(self._config.node_root / f"claims/{namespace}/{claim}")
         if "emptyDir" in volume:
             return self._empty_dir(path, volume["emptyDir"] or {})
         if any(kind in volume for kind in WRITTEN):
