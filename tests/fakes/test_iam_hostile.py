@@ -172,6 +172,17 @@ async def test_an_exchanged_token_can_be_for_somebody_else() -> None:
         assert jwt.decode(token, options={"verify_signature": False})["aud"] == "other-client"
 
 
+@pytest.mark.parametrize("name", sorted(set(hostile.TOKEN_MUTATIONS) - LOGOUT_ONLY))
+async def test_no_hostile_token_upsets_the_iam_itself(name: str) -> None:
+    async with Peer() as iam:
+        subject = (await iam.login())["access_token"]
+        await iam.faults(hostile={"exchanged_token": name, "id_token": name})
+        answer = await iam.exchange(subject, audience="rucio")
+        assert answer.status_code == 200
+        for token in (answer.json()["access_token"], (await iam.login())["id_token"]):
+            assert (await iam.userinfo(token)).status_code in (200, 401)
+
+
 @pytest.mark.parametrize("name", sorted(hostile.REPLY_MUTATIONS))
 async def test_a_token_reply_can_break_each_rule_of_its_form(name: str) -> None:
     async with Peer() as iam:

@@ -247,15 +247,15 @@ class Iam:
 
     def living(self, token: str) -> tuple[dict[str, Any], Grant, User] | None:
         """Claims, grant and user of an access token of ours that is still good, else None."""
-        claims = self.signer.read(token)
-        # An id_token has no client_id: it is not accepted in an access token's place.
-        if claims is None or "client_id" not in claims or claims["exp"] <= self.now():
-            return None
-        grant = self.state.grants.get(claims["jti"].partition(".")[0])
-        if grant is None or claims["jti"] in self.state.revoked:
+        claims = self.signer.read(token) or {}
+        # The jti of an id_token names no grant: it does not pass for an access token.
+        jti = str(claims.get("jti", ""))
+        grant = self.state.grants.get(jti.partition(".")[0])
+        # A hostile token of ours may lack anything.
+        if grant is None or jti in self.state.revoked or claims.get("exp", 0) <= self.now():
             return None
         user = self.user(grant.user)
-        if user is None or user.login in self.faults.suspended or user.sub != claims["sub"]:
+        if user is None or user.login in self.faults.suspended or user.sub != claims.get("sub"):
             return None
         return claims, grant, user
 
