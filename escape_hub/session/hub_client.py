@@ -16,8 +16,11 @@ from urllib.parse import urlsplit
 from escape_hub.errors import SettingsError
 from escape_hub.session.hub_reply import MAX_REPLY, HubUnavailableError, TokensReply, read_reply
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported when used: a session's start must not wait for them
     import http.client
+    import socket
+
+_SHUT_RDWR = 2  # socket.SHUT_RDWR, without its import
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class HubClient:
 
     def __init__(self, connection: HubConnection) -> None:
         self._at = connection
-        self._live: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
 
     def fetch(self, *, min_valid_period: float = 0.0, timeout: float = 30.0) -> TokensReply:
         """Ask for tokens that live at least ``min_valid_period`` seconds.
@@ -70,15 +73,17 @@ class HubClient:
         target = f"{parts.path}/escape/tokens?min_valid_period={min_valid_period:g}"
         headers = {"Authorization": f"token {self._at.api_token}", "Accept": "application/json"}
         connection = self._connect(timeout)
-        self._live = connection
         watchdog = threading.Timer(timeout, self.cancel)
         watchdog.daemon = True
         watchdog.start()
         try:
+            connection.connect()
+            # Kept here: http.client forgets its socket once the reply has no further request.
+            self._socket = connection.sock
             connection.request("GET", target, headers=headers)
-            response = connection.getresponse()
-            body = response.read(MAX_REPLY + 1)
-            date = response.getheader("Date")
+            with connection.getresponse() as response:
+                body = response.read(MAX_REPLY + 1)
+                date = response.getheader("Date")
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             # AttributeError: what http.client makes of a socket closed under it by `cancel`.
             raise HubUnavailableError(
@@ -86,7 +91,7 @@ class HubClient:
             ) from None
         finally:
             watchdog.cancel()
-            self._live = None
+            self._socket = None
             connection.close()
         return read_reply(response.status, body, _date(date))
 
@@ -113,15 +118,12 @@ class HubClient:
 
     def cancel(self) -> None:
         """End a request under way, from another thread."""
-        import socket
-
-        connection = self._live
-        sock = connection.sock if connection is not None else None
+        sock = self._socket
         if sock is not None:
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(_SHUT_RDWR)
             except OSError:
-                pass
+                pass  # closed already
 
 
 def _date(value: str | None) -> float | None:

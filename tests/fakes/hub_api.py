@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ class FakeHub:
         *,
         api_token: str = "hub-token",  # noqa: S107
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.behaviour = behaviour
         self.api_token = api_token
@@ -76,17 +78,29 @@ class FakeHub:
             def do_PUT(self) -> None:
                 hub.control(self)
 
+            def handle(self) -> None:
+                try:
+                    super().handle()
+                except OSError:
+                    pass  # the client went away, or shows no good certificate
+
             def log_message(self, *args: Any) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls is not None:
+            # The handshake is the handler's: a bad client must not stop the accepting thread.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     @property
     def url(self) -> str:
         """The value for JUPYTERHUB_API_URL."""
-        return f"http://127.0.0.1:{self._server.server_port}{PREFIX}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}{PREFIX}"
 
     def __enter__(self) -> FakeHub:
         self._thread.start()
