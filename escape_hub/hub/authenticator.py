@@ -7,6 +7,7 @@ lives; and no token-authenticated request is ever turned away by a refresh.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,6 +73,12 @@ class EscapeAuthenticator(Membership):
     @default("manage_groups")
     def _default_manage_groups(self) -> bool:
         return bool(self.issuer)
+
+    @default("client_secret")
+    def _default_client_secret(self) -> str:
+        # Taken out of the environment, which the proxy and local sessions would inherit.
+        names = ("ESCAPE_HUB_CLIENT_SECRET", "OAUTH_CLIENT_SECRET")
+        return next((s for name in names if (s := os.environ.pop(name, ""))), "")
 
     @default("auth_refresh_age")
     def _default_auth_refresh_age(self) -> int:

@@ -41,13 +41,15 @@ async def shared_hub(
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def hub(shared_hub: HubInTest) -> AsyncIterator[HubInTest]:
-    """The module's hub without users, its IAM without faults, its clock on time."""
+    """The module's hub without users, its IAM without faults.
+
+    A test that puts the clock forward takes `fresh_hub`: a clock never goes back.
+    """
     authenticator = shared_hub.authenticator
     before = {name: getattr(authenticator, name) for name in CHANGED}
     yield shared_hub
     for name, value in before.items():
         setattr(authenticator, name, value)
-    shared_hub.clock.shift = 0.0
     await shared_hub.iam.faults()
     await shared_hub.iam.control("POST", "counters/reset")
     await shared_hub.delete_everybody()

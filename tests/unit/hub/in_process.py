@@ -74,16 +74,16 @@ class InProcessSpawner(Spawner):
     """A server that answers 200 to everything, in this process."""
 
     async def start(self) -> tuple[str, int]:
-        self._server = HTTPServer(tornado.web.Application([(r".*", _Ok)]))
+        self._http = HTTPServer(tornado.web.Application([(r".*", _Ok)]))
         port = free_port()
-        self._server.listen(port, "127.0.0.1")
+        self._http.listen(port, "127.0.0.1")
         return "127.0.0.1", port
 
     async def poll(self) -> int | None:
-        return None if getattr(self, "_server", None) else 0
+        return None if getattr(self, "_http", None) else 0
 
     async def stop(self, now: bool = False) -> None:
-        server, self._server = self._server, None
+        server, self._http = self._http, None
         server.stop()
         await server.close_all_connections()
 
@@ -202,6 +202,7 @@ async def hub_in_test(
 async def running(config: Config, iam: Peer, port: int) -> AsyncIterator[HubInTest]:
     """The hub of a configuration; may be entered again for a restart with the same database."""
     JupyterHub.clear_instance()
+    await _close_upstreams_client()
     use_crypt_key("11" * 32)
     app = QuietHub(config=config)
     try:
@@ -221,9 +222,22 @@ async def _stop(app: QuietHub) -> None:
     if app.metrics_collector:
         app.metrics_collector.stop()
     await app.cleanup()
+    await _close_upstreams_client()
     engine = app.db.get_bind()
     app.db.close()
     engine.dispose()
+
+
+async def _close_upstreams_client() -> None:
+    """JupyterHub 6's HTTP client, which a hub forgets when the next one starts."""
+    try:
+        from jupyterhub.httpclient import JupyterHubHTTPClient as Client
+    except ImportError:
+        return
+    if Client.initialized():
+        await Client.instance().close()
+    for client in list(Client._loop_instances.values()):
+        await client.close()
 
 
 def use_crypt_key(key: str) -> None:
