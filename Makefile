@@ -27,7 +27,7 @@ lock:
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
 	  --extra test pyproject.toml requirements/build.in -o requirements/lock.txt
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 \
-	  --extra hub --extra session pyproject.toml requirements/build.in requirements/hub55.in -o requirements/lock-hub55.txt
+	  --extra demo pyproject.toml requirements/build.in requirements/hub55.in -o requirements/lock-hub55.txt
 
 clean:
 	rm -rf .venv test-output .pytest_cache .mypy_cache .ruff_cache .coverage

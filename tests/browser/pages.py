@@ -42,12 +42,13 @@ class Window:
     def shoot(self, name: str) -> None:
         """Pictures of the page as it stands: both themes, wide and narrow."""
         before = self.page.viewport_size
+        self.page.mouse.move(0, 0)
         for theme in ("light", "dark"):
             self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
             for size, (width, height) in SIZES.items():
                 self.page.set_viewport_size({"width": width, "height": height})
                 path = SHOTS / f"{name}-{theme}-{size}.png"
-                self.page.screenshot(path=path, full_page=True)
+                self.page.screenshot(path=path, full_page=True, animations="disabled")
         self.page.emulate_media(color_scheme="light")
         if before:
             self.page.set_viewport_size(before)

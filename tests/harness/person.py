@@ -121,8 +121,8 @@ class Person:
 
     def open_lab(self) -> httpx.Response:
         """Visit the session once, so that its own cookies are set."""
-        page = self.client.get(f"{self.lab}lab")
-        page.raise_for_status()
+        page = self.client.get(self.lab)
+        assert urlsplit(str(page.url)).path.startswith(f"/user/{self.name}/"), page.url
         return page
 
     def lab_api(self, method: str, path: str, **options: Any) -> httpx.Response:
