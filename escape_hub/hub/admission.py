@@ -69,22 +69,25 @@ class Admission:
         self._recovered.append(call)
 
     @asynccontextmanager
-    async def renewal(self, place: Place, patience: float) -> AsyncIterator[None]:
+    async def renewal(self, place: Place, patience: float) -> AsyncIterator[bool]:
         """Enter when a renewal of ``place.calls`` requests may begin; leave when it is over.
 
-        Raises `NotAdmittedError` at once while the breaker is open (but for the one
-        probe of its turn), and after ``patience`` seconds in the queue.
+        Gives whether it had to queue, that is whether much may have changed. Raises
+        `NotAdmittedError` at once while the breaker is open (but for the one probe of its
+        turn), and after ``patience`` seconds in the queue.
         """
         if self._closed:
             raise _queued()
+        queued = False
         if self.breaker.is_open:
             self._admit_probe(place.calls)
         elif not self._waiting and self._admits(place.calls):
             self._active += 1
         else:
             await self._queue(place, patience)
+            queued = True
         try:
-            yield
+            yield queued
         finally:
             self._active -= 1
             self._pump()

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 #: A login moves the generation to the next multiple of this: further than the writes of any
 #: renewal in flight, so that the two can never be taken for each other.
 LOGIN_STEP = 1000
+#: How long a scheduled renewal queues, which then is looked at afresh. Seconds.
+QUEUE_PATIENCE = 600.0
 #: How long a logout waits for the issuer to revoke; the rest happens in the background.
 REVOKE_PATIENCE = 5.0
 
@@ -219,7 +221,7 @@ class TokenBroker:
         # Cancelling the service must not cancel a refresh whose token may then be lost.
         return await asyncio.shield(
             self._tasks.spawn(
-                self._fly(user, need, SCHEDULED, forced=False, patience=self.policy.probe_interval)
+                self._fly(user, need, SCHEDULED, forced=False, patience=QUEUE_PATIENCE)
             )
         )
 

@@ -88,6 +88,17 @@ class Flight:
         self.base = state.generation
         self.dirty = False
 
+    async def reread(self) -> bool:
+        """Take over what is stored; whether that is something else than was read before."""
+        stored = await self.parts.shelf.load(self.user)
+        if stored is not None and stored.generation == self.base:
+            return False
+        if stored is None:
+            raise LookupError("the sign-in was removed meanwhile")
+        self.state = stored
+        self.base = stored.generation
+        return True
+
     async def end(self, needs: NeedsLogin) -> None:
         """The user must log in. The last tokens stay until they expire, unless they are wiped."""
         self.slot.retries.clear()

@@ -19,6 +19,8 @@ class Metrics:
     """The metrics of one registry; get them with `metrics_of`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, namespace=_PREFIX, registry=registry)
 

@@ -69,22 +69,22 @@ async def _present_refresh_token(flight: Flight) -> TokenReply:
                 "refresh", functools.partial(flight.parts.issuer.refresh, token)
             )
         except LoginRequiredError as error:
-            moved = await _reread(flight)
+            moved = await _moved(flight)
             if confirmed or not (moved or error.confirm):
                 raise
             confirmed = True
 
 
-async def _reread(flight: Flight) -> bool:
+async def _moved(flight: Flight) -> bool:
     """Whether another sign-in is stored by now, which then is the one to go on with."""
-    stored = await flight.parts.shelf.load(flight.user)
-    if stored is not None and stored.generation == flight.base:
+    ours = flight.state
+    if not await flight.reread():
         return False
-    flight.parts.metrics.conflicts.inc()
-    if stored is None or stored.refresh_token is None or stored.needs_login is not None:
+    stored, flight.state = flight.state, ours
+    if stored.refresh_token is None or stored.needs_login is not None:
         raise StateMovedError(stored)
+    flight.parts.metrics.conflicts.inc()
     flight.state = stored
-    flight.base = stored.generation
     if not flight.plan().refresh:
         raise StateMovedError(stored)  # what is there suffices
     return True

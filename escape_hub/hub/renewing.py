@@ -29,7 +29,10 @@ async def renew_once(flight: Flight) -> AuthState:
         return await _guarded(flight, _at_a_loss(flight))
     flight.slot.place = flight.place(work)
     try:
-        async with parts.admission.renewal(flight.slot.place, flight.patience):
+        async with parts.admission.renewal(flight.slot.place, flight.patience) as queued:
+            if queued:
+                await flight.reread()
+                work = flight.plan()
             return await _guarded(flight, _renew(flight, work))
     except NotAdmittedError as error:
         if error.code == QUEUED:
@@ -48,6 +51,8 @@ async def _guarded(flight: Flight, steps: Awaitable[None]) -> AuthState:
 
 async def _renew(flight: Flight, work: Work) -> None:
     begun = flight.now
+    if not work.calls:
+        return
     if work.refresh:
         if await refresh(flight, begun):
             await exchange(flight, work, begun, fresh=True)

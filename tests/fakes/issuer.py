@@ -28,7 +28,7 @@ from escape_hub.errors import (
 ISSUER = "https://iam.example.org/"
 
 #: A fault by which the request is processed, and then its reply is lost.
-LOST = "lost"
+LOST = "issuer-reply-lost"
 
 
 def unavailable(code: str = "issuer-down", **more: Any) -> IssuerUnavailableError:
@@ -74,6 +74,8 @@ class FakeIssuer:
         self.presented_at_once = 0
         self.revoked: list[str] = []
         self.secrets: list[str] = []
+        #: Refresh tokens that were spent by a request whose reply was lost.
+        self.lost: set[str] = set()
         self._faults: dict[str, deque[EscapeHubError | str]] = defaultdict(deque)
         self._numbers = count(1)
         self._sign_ins: dict[str, SignIn] = {}  # by refresh token
@@ -117,6 +119,10 @@ class FakeIssuer:
             self.presented_at_once += 1
         try:
             return await self._request("refresh", lambda: self._refresh(refresh_token))
+        except IssuerUnavailableError as error:
+            if error.code == LOST:
+                self.lost.add(refresh_token)
+            raise
         finally:
             self._presented[refresh_token] -= 1
 
@@ -219,7 +225,7 @@ class FakeIssuer:
             raise
         self.granted[stage] += 1
         if fault == LOST:
-            raise unavailable("issuer-timeout", maybe_processed=True)
+            raise unavailable(LOST, maybe_processed=True)
         return result
 
     def _reply(self, sign_in: SignIn, offline: bool) -> TokenReply:
