@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+#: Properties (pytest's ``record_property``) that reach a cell; the second is a verdict too:
+#: the peer has no such thing, and the case asserted what happens instead.
+NOTES = ("note", "not offered")
+
 
 @dataclass
 class Results:
@@ -31,9 +35,11 @@ class Results:
     def add(self, item: pytest.Function, column: str, report: pytest.TestReport) -> None:
         """Take one phase of a test; a failure in any phase is the verdict."""
         row = self.rows.setdefault(item.originalname, {"title": _title(item), "cells": {}})
-        notes = [str(value) for name, value in report.user_properties if name == "note"]
+        said = dict.fromkeys((name, str(value)) for name, value in report.user_properties)
         cell = row["cells"].setdefault(column, {"result": "pass", "note": ""})
-        cell["note"] = "; ".join(dict.fromkeys(notes))
+        cell["note"] = "; ".join(text for name, text in said if name in NOTES)
+        if cell["result"] == "pass" and any(name == "not offered" for name, _ in said):
+            cell["result"] = "not offered"
         if report.outcome != "passed":
             cell["result"] = "FAIL" if report.failed else report.outcome
 

@@ -21,7 +21,7 @@ from tests.providers.browser import Browser
 from tests.providers.peers import Line, LogoutReceiver
 from tests.providers.provider import Provider
 
-#: pytest's ``record_property``; a "note" is shown in the cell of the table of results.
+#: pytest's ``record_property``; see `tests.providers.results.NOTES`.
 Note = Callable[[str, object], None]
 
 
