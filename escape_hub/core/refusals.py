@@ -243,12 +243,11 @@ def classify_refusal(
     row = next(r for r in TABLE if _fits(r, grant, status, error, description))
     secrets = tuple(secrets)
     shown = error if error in _KNOWN_ERRORS else scrub(error, secrets)[:40] or None
-    said = f" (HTTP {status} {shown or ''}: {scrub(description, secrets)})"
-    said = said.replace(" : )", ")").replace(": )", ")")
+    words = scrub(description, secrets)
+    said = f" (HTTP {status}{' ' + shown if shown else ''}{': ' + words if words else ''})"
     about = f"audience {audience!r}: " if audience else ""
     match row.act:
         case Act.USER:
-            words = scrub(description, secrets)
             return UserActionRequiredError(
                 f"{row.message}. It says: {words}", code=row.code, oauth_error=shown
             )
@@ -272,7 +271,7 @@ def classify_refusal(
                 code=row.code,
                 oauth_error=shown,
             )
-        case Act.RETRY:
+        case _:  # RETRY
             return IssuerUnavailableError(
                 row.message + said, code=row.code, oauth_error=shown, retry_after=retry_after
             )

@@ -130,6 +130,10 @@ def test_only_https_and_loopback_addresses_are_safe(url: object, safe: bool) -> 
     assert urls.is_safe_url(url) is safe
 
 
+def test_no_host_is_no_loopback() -> None:
+    assert not urls.is_loopback(None)
+
+
 def test_discovery_url_drops_one_trailing_slash() -> None:
     end = "/.well-known/openid-configuration"
     assert urls.discovery_url("https://iam.example.org/") == "https://iam.example.org" + end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,6 +152,11 @@ class TestSignature:
             token: Any = signed(content)  # type: ignore[arg-type]
             if content is not None:
                 assert code_of(token, ONE) == "id-token-form"
+
+    @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 5000, b"{'a': 1}"])
+    def test_the_content_must_be_json(self, content: bytes) -> None:
+        token = jwt.PyJWS().encode(content, rsa_key(), algorithm="RS256", headers={"kid": "k1"})
+        assert code_of(token, ONE) in ("id-token-form", "id-token-signature")
 
     def test_a_published_private_part_is_not_taken_along(self) -> None:
         (key,) = keys({**jwk(rsa_key()), "d": "AQAB", "p": "AQAB"})

@@ -595,6 +595,12 @@ class TestTokens:
         assert caught.value.code == "id-token-signature"
         assert peer.count("/jwk") == 2
 
+    async def test_signed_content_that_is_no_object(self, peer: Peer, issuer: Issuer) -> None:
+        with pytest.raises(InvalidTokenError) as caught:
+            await issuer.verify_id_token(signed([1]), nonce="n-1")  # type: ignore[arg-type]
+        assert caught.value.code == "id-token-form"
+        assert peer.count("/jwk") == 1
+
     async def test_only_allowed_algorithms(
         self, peer: Peer, make: Callable[..., Issuer], now: float
     ) -> None:
