@@ -136,8 +136,8 @@ class TokenBroker:
         self._handed[user] = generation = (latest // LOGIN_STEP + 1) * LOGIN_STEP
         return generation
 
-    async def forget(self, user: str, *, reason: NeedsLogin) -> None:
-        """Clear the user's tokens (a logout, a blocked user) and revoke the refresh token.
+    async def forget(self, user: str, *, reason: NeedsLogin, revoke: bool = True) -> None:
+        """Clear the user's tokens (a logout, a blocked user); ``revoke`` the refresh token too.
 
         Waits for no renewal in flight: that one finds itself overtaken and revokes what
         it got. Does nothing when there is nothing of ours.
@@ -166,7 +166,7 @@ class TokenBroker:
             break
         self._slots.forget_failures(user)
         self._parts.audit.record("forget", user, "ok", reference=reason.code)
-        if state.refresh_token is not None:
+        if revoke and state.refresh_token is not None:
             task = self._tasks.spawn(self._revoke(state.refresh_token))
             await done_within(self.clock, task, REVOKE_PATIENCE)
 

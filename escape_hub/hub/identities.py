@@ -30,10 +30,10 @@ IDENTITIES = sa.Table(
     "escape_hub_identity",
     METADATA,
     sa.Column("username", sa.Unicode(255), primary_key=True),
-    sa.Column("issuer", sa.Unicode(1023), nullable=False),
+    sa.Column("issuer", sa.Unicode(500), nullable=False),
     sa.Column("subject", sa.Unicode(255), nullable=False),
     sa.Column("first_seen", sa.Float, nullable=False),
-    # One row per person. Issuers are long, so the index is on what tells people apart.
+    # One row per person. MySQL indexes 3072 bytes at most, so 500 characters for the issuer.
     sa.UniqueConstraint("subject", "issuer", name="escape_hub_identity_person"),
 )
 

@@ -131,7 +131,9 @@ class Runtime:
         """
         self.renewal.unschedule(username)
         try:
-            await self.broker.forget(username, reason=reason)
+            await self.broker.forget(
+                username, reason=reason, revoke=self._authenticator.revoke_on_logout
+            )
         except Exception as error:
             log_unexpected(log, f"ending the sign-in of {username!r}", error)
 

@@ -154,6 +154,12 @@ class HubInTest:
         return self.app.authenticator
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What the handlers read."""
+        found: dict[str, Any] = self.app.tornado_application.settings
+        return found
+
+    @property
     def clock(self) -> ShiftedClock:
         found: ShiftedClock = self.app.authenticator.clock
         return found

@@ -223,15 +223,19 @@ async def test_an_issuer_that_is_down_leaves_the_living_tokens(
 
 
 async def test_the_agents_requests_are_no_activity_of_the_user_or_the_server(
-    hub: HubInTest, session: Session
+    hub: HubInTest, session: Session, alice: Browser
 ) -> None:
     user = hub.user("alice")
-    hub.app.tornado_settings["activity_resolution"] = 0
+    mine = (await alice.api("POST", "users/alice/tokens", json={"note": "mine"})).json()["token"]
+    hub.settings["activity_resolution"] = 0
     before = (user.last_activity, user.spawners[""].orm_spawner.last_activity)
     for _ in range(3):
         assert (await session.ask()).status_code == 200
     hub.app.db.expire_all()
     assert (user.last_activity, user.spawners[""].orm_spawner.last_activity) == before
+    await session.ask(mine)  # refused, and the user's own doing
+    hub.app.db.expire_all()
+    assert user.last_activity != before[0], "the measure of this test does not work"
 
 
 async def test_a_spawn_whose_token_lacks_the_scope_is_refused_and_says_which_fragment(
