@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import replace
 
-from escape_hub.core.auth_state import NeedsLogin
+from escape_hub.core.auth_state import ForeignAuthStateError, NeedsLogin
 from escape_hub.core.exchange import TokenReply
 from escape_hub.core.renewal import LOST_REPLY
 from escape_hub.errors import (
@@ -33,6 +33,8 @@ async def refresh(flight: Flight, begun: float) -> bool:
     except LoginRequiredError as error:
         await _refused_for_good(flight, error)
         return False
+    except (StateMovedError, ForeignAuthStateError):
+        raise  # of the store, and not of the issuer
     except EscapeHubError as error:
         await _not_refreshed(flight, error, begun)
         return False

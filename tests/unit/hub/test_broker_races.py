@@ -188,6 +188,30 @@ async def test_a_refused_refresh_token_that_is_no_longer_the_stored_one_is_not_t
     assert rig.issuer.calls["refresh"] == 2
 
 
+async def test_a_refusal_after_a_login_whose_tokens_suffice_needs_no_second_try(rig):
+    await expired(rig)
+    login = await rig.begin()
+    renewal = asyncio.ensure_future(rig.broker.renew("alice"))
+    rig.issuer.fail("refresh", LoginRequiredError("dead", code="refresh-refused"))
+    await rig.clock.advance(0.1)
+    rig.store.states["alice"] = login
+    await rig.clock.advance(5)
+    assert await renewal == login == rig.stored()
+    assert rig.issuer.calls["refresh"] == 1
+    assert rig.issuer.revoked == []
+
+
+async def test_a_refusal_after_a_logout_changes_nothing(rig):
+    await expired(rig)
+    renewal = asyncio.ensure_future(rig.broker.renew("alice"))
+    rig.issuer.fail("refresh", LoginRequiredError("dead", code="refresh-refused"))
+    await rig.clock.advance(0.1)
+    await rig.clock.run(rig.broker.forget("alice", reason=SIGNED_OUT))
+    await rig.clock.advance(5)
+    assert (await renewal).needs_login == SIGNED_OUT
+    assert rig.stored().failures == {}
+
+
 async def test_a_second_refusal_is_the_end_and_the_last_tokens_stay(rig):
     before = await rig.login()
     await rig.clock.advance(3300)
