@@ -147,8 +147,10 @@ def _only_one(part: str) -> Iterator[None]:
 
 
 def _need_java() -> None:
-    if not (shutil.which("java") and shutil.which("mvn")):
-        setup.debian_packages(SYSTEM_PACKAGES, why="Keycloak and MITREid need Java and Maven")
+    # Under the lock of tools/setup.py: two apt-get at once refuse each other.
+    with setup.only_one():
+        if not (shutil.which("java") and shutil.which("mvn")):
+            setup.debian_packages(SYSTEM_PACKAGES, why="Keycloak and MITREid need Java and Maven")
 
 
 def _copy(artifact: Artifact, directory: Path) -> Path:
