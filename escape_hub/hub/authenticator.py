@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from jupyterhub.apihandlers.users import UserServerAPIHandler
+from jupyterhub.handlers.pages import SpawnHandler
 from tornado import web
 from traitlets import TraitError, default
 
@@ -72,7 +74,7 @@ class EscapeAuthenticator(Membership):
 
     @default("manage_groups")
     def _default_manage_groups(self) -> bool:
-        return bool(self.issuer)
+        return bool(self.issuer) or startup.is_hub(self.parent)
 
     @default("client_secret")
     def _default_client_secret(self) -> str:
@@ -222,6 +224,12 @@ class EscapeAuthenticator(Membership):
         if not _is_own_page(user, handler):
             return True
         try:
+            if _is_start(handler):
+                # The start renews by itself (`spawning`), while the starting page says so:
+                # until the wait here was over JupyterHub would call the server not running.
+                state = await self.broker.state(user.name)
+                if may_go_on(self.policy, state, self.clock.now()):
+                    return True
             # Asks no issuer unless a renewal can no longer wait.
             state = await self.broker.renew(user.name, patience=PAGE_PATIENCE)
         except LookupError:
@@ -278,3 +286,9 @@ def _is_own_page(user: Any, handler: Any) -> bool:
     # During the look at the cookie itself 5.5 has no current user yet: it is this one.
     requester = getattr(handler, "_jupyterhub_user", None) or user
     return not handler._token_authenticated and requester.name == user.name
+
+
+def _is_start(handler: Any) -> bool:
+    """Whether the request starts a server."""
+    starts = isinstance(handler, SpawnHandler | UserServerAPIHandler)
+    return starts and handler.request.method == "POST"

@@ -124,4 +124,5 @@ def _child(node: yaml.Node, step: Any) -> tuple[int, yaml.Node] | None:
 def _syntax(error: yaml.YAMLError, name: str) -> str:
     mark = getattr(error, "problem_mark", None)
     line = f":{mark.line + 1}" if mark else ""
-    return f"{name}{line}: {getattr(error, 'problem', None) or 'not YAML'}"
+    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    return f"{name}{line}: {', '.join(p for p in parts if p) or 'not YAML'}"

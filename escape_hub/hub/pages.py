@@ -22,7 +22,7 @@ from escape_hub import __version__
 from escape_hub.core.access import Status
 from escape_hub.core.auth_state import AuthState, ForeignAuthStateError, NeedsLogin
 from escape_hub.core.environments import PROFILE
-from escape_hub.core.status import State
+from escape_hub.core.status import WORDS, State
 from escape_hub.hub.spawning import EscapeSpawnerMixin
 
 HERE = Path(__file__).parent
@@ -62,13 +62,13 @@ def handlers(app: Any) -> list[tuple[Any, ...]]:
 def install(app: Any) -> None:
     """Make JupyterHub's two Jinja environments find our templates, with what they show."""
     settings = app.tornado_settings
-    upstream = [p for p in app.template_paths if Path(p) == Path(_upstream(app))]
-    operators = [p for p in app.template_paths if p not in upstream]
+    upstream = str(Path(app.data_files_path) / "templates")
+    operators = [path for path in app.template_paths if Path(path) != Path(upstream)]
     loader = ChoiceLoader(
         [
-            PrefixLoader({"templates": FileSystemLoader(_upstream(app))}),
+            PrefixLoader({"templates": FileSystemLoader(upstream)}),
             PrefixLoader({"escape": FileSystemLoader(template_paths())}),
-            FileSystemLoader([*operators, *template_paths(), *upstream]),
+            FileSystemLoader([*operators, *template_paths(), upstream]),
         ]
     )
     for name in ("jinja2_env", "jinja2_env_sync"):
@@ -76,15 +76,13 @@ def install(app: Any) -> None:
     variables = settings["template_vars"]
     authenticator = settings["authenticator"]
     # A callable here is called with the user for each page; the page calls its result.
-    variables.setdefault("escape_access", lambda user: partial(access, authenticator, app.hub))
+    variables.setdefault(
+        "escape_access", lambda user: partial(access, authenticator, app.hub, user)
+    )
     variables.setdefault("escape_sessions", lambda user: partial(sessions, user))
     variables.setdefault("escape_issuer_down", lambda user: partial(issuer_down, authenticator))
     for name, text in {**TEXTS, "escape_version": __version__}.items():
         variables.setdefault(name, text)
-
-
-def _upstream(app: Any) -> str:
-    return str(app._template_paths_default()[0])
 
 
 def issuer_down(authenticator: Any) -> bool:
@@ -119,20 +117,21 @@ def _environment_name(spawner: Any, options: Mapping[str, Any]) -> str:
     return found.name if found else ""
 
 
-def access(authenticator: Any, hub: Any, auth_state: Any) -> dict[str, Any] | None:
+async def access(authenticator: Any, hub: Any, user: Any) -> dict[str, Any] | None:
     """What the home page shows of the access to the lake; None with another authenticator."""
     if not hasattr(authenticator, "broker"):
         return None
     now = authenticator.clock.now()
     try:
-        state = AuthState.from_dict(auth_state)
-    except ForeignAuthStateError as error:
-        state = AuthState("", "", needs_login=NeedsLogin(error.code, error.message, now))
+        # With the failures that the broker only remembers; asks no issuer.
+        state = await authenticator.broker.state(user.name)
+    except (ForeignAuthStateError, LookupError):
+        state = AuthState("", "", needs_login=NeedsLogin("no-sign-in", WORDS[State.SIGN_IN], now))
     status: Status = authenticator.broker.status(state, now)
     login_url = authenticator.login_url(hub.base_url)
     return {
         "state": str(status.state),
-        "summary": status.message if status.state is State.SIGN_IN else "",
+        "summary": _with_reference(status) if status.state is State.SIGN_IN else "",
         "sign_in_url": url_concat(login_url, {"next": url_path_join(hub.base_url, "home")}),
         "rows": [row(one, status, now) for one in status.audiences.values()],
     }
@@ -147,9 +146,7 @@ def row(one: Any, status: Status, now: float) -> dict[str, Any]:
         lead = "valid until"
     else:
         lead = "ran out at" if one.expires_at is not None else ""
-    tail = "" if status.state is State.SIGN_IN and one.message == status.message else one.message
-    if tail and one.reference and one.state not in (State.FRESH, State.RENEWING):
-        tail += f" (reference: {one.reference})"
+    said_above = status.state is State.SIGN_IN and one.message == status.message
     return {
         "name": one.name,
         "label": one.label,
@@ -157,10 +154,16 @@ def row(one: Any, status: Status, now: float) -> dict[str, Any]:
         "state_text": STATE_WORDS[one.state],
         "used": _used(one, now),
         "lead": lead,
-        "tail": tail,
+        "tail": "" if said_above else _with_reference(one),
         **_times("until", _moment(one.expires_at)),
         **_times("renewed", _moment(one.renewed_at)),
     }
+
+
+def _with_reference(found: Any) -> str:
+    if found.reference and found.state not in (State.FRESH, State.RENEWING):
+        return f"{found.message} (reference: {found.reference})"
+    return str(found.message)
 
 
 def _used(one: Any, now: float) -> int:

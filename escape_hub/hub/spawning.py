@@ -173,19 +173,19 @@ class EscapeSpawnerMixin(SpawnerTraits, Configurable):
 
     async def _fresh_state(self) -> AuthState:
         """Tokens that live, if the issuer gives them in time; else what there is."""
-        state = self._state
-        if state is None or state.needs_login:
-            raise needs_sign_in(state.needs_login if state else None, self.user.name)
-        broker = self.escape_authenticator.broker
-        renewal = asyncio.ensure_future(
-            broker.renew(self.user.name, min_valid_period=self.min_valid_period)
-        )
-        # Not wait_for: a renewal that was cancelled half way may have spent a refresh token.
-        done, _ = await asyncio.wait([renewal], timeout=self.issuer_patience)
-        if done:
-            state = self._state = _result(renewal, self.user.name)
-        else:
-            renewal.add_done_callback(lambda task: task.cancelled() or task.exception())
+        stored = self._state
+        if stored is None or stored.needs_login:
+            raise needs_sign_in(stored.needs_login if stored else None, self.user.name)
+        state: AuthState
+        try:
+            state = await self.escape_authenticator.broker.renew(
+                self.user.name,
+                min_valid_period=self.min_valid_period,
+                patience=self.issuer_patience,
+            )
+        except (ForeignAuthStateError, LookupError):
+            # Gone since the hub read it a moment ago: the user is being logged out.
+            raise needs_sign_in(None, self.user.name) from None
         if state.needs_login:
             raise needs_sign_in(state.needs_login, self.user.name)
         self._groups = await self._current_groups(state.to_dict())
@@ -259,11 +259,3 @@ class EscapeSpawnerMixin(SpawnerTraits, Configurable):
     def _others_run(self) -> bool:
         servers = self.user.orm_user.orm_spawners
         return any(s.server is not None for name, s in servers.items() if name != self.name)
-
-
-def _result(renewal: asyncio.Future[AuthState], username: str) -> AuthState:
-    try:
-        return renewal.result()
-    except (ForeignAuthStateError, LookupError):
-        # Gone since the hub read it a moment ago: the user is being logged out.
-        raise needs_sign_in(None, username) from None

@@ -29,16 +29,18 @@
     return element;
   }
 
+  function withReference(found) {
+    const wrong = found.reference && !["fresh", "renewing"].includes(found.state);
+    return wrong ? `${found.message} (reference: ${found.reference})` : found.message;
+  }
+
   /* What pages.py makes of one audience: "<lead> <time>, <tail>". */
   function rowText(one, status, now) {
     let lead = "";
     if (one.state === "fresh") lead = "fresh until";
     else if (one.expires_at !== null) lead = one.expires_at > now ? "valid until" : "ran out at";
-    let tail = one.message;
-    if (status.state === "sign_in" && one.message === status.message) tail = "";
-    if (tail && one.reference && !["fresh", "renewing"].includes(one.state)) {
-      tail += ` (reference: ${one.reference})`;
-    }
+    const saidAbove = status.state === "sign_in" && one.message === status.message;
+    const tail = saidAbove ? "" : withReference(one);
     const parts = [];
     if (lead && one.expires_at !== null) {
       parts.push(`${lead} `, time(one.expires_at));
@@ -81,8 +83,21 @@
     signIn.href = status.sign_in_url;
     signIn.hidden = status.state !== "sign_in";
     panel.querySelector("#escape-renew").hidden = status.state === "sign_in";
-    const summary = status.state === "sign_in" ? [status.message] : [];
+    const summary = status.state === "sign_in" ? [withReference(status)] : [];
     replace(panel.querySelector("#escape-summary"), summary);
+  }
+
+  function renewals(status) {
+    return Object.fromEntries(status.audiences.map((one) => [one.name, one.renewed_at]));
+  }
+
+  /* What the button did. An issuer that did not answer leaves things as they were. */
+  function outcome(before, status) {
+    if (status.state === "sign_in") return "";
+    const late = status.audiences.filter((one) => !(one.renewed_at > (before[one.name] || 0)));
+    if (!late.length) return "Renewed just now.";
+    const names = late.map((one) => one.label).join(", ");
+    return `Not renewed: ${names}. What you have stays valid until the time above.`;
   }
 
   async function ask(url, method) {
@@ -97,13 +112,17 @@
     const button = panel.querySelector("#escape-renew");
     const result = panel.querySelector("#escape-result");
     let timer = null;
+    let renewed = {}; // audience name -> time of its last renewal
 
     async function look() {
       clearTimeout(timer);
       let calm = false;
       try {
         const { ok, body, now } = await ask(panel.dataset.statusUrl, "GET");
-        if (ok) show(panel, body, now);
+        if (ok) {
+          show(panel, body, now);
+          renewed = renewals(body);
+        }
         calm = ok && body.state === "fresh";
       } catch {
         /* The hub is restarting: what is shown stays, and the next look comes. */
@@ -115,10 +134,13 @@
       button.disabled = true;
       replace(result, ["Renewing ..."]);
       try {
+        await look();
         const { ok, body, now } = await ask(panel.dataset.renewUrl, "POST");
-        if (ok) show(panel, body, now);
-        if (!ok) replace(result, [body.message || "That did not work; try again in a minute."]);
-        else replace(result, body.state === "fresh" ? ["Renewed just now."] : []);
+        if (ok) {
+          show(panel, body, now);
+          replace(result, [outcome(renewed, body)]);
+          renewed = renewals(body);
+        } else replace(result, [body.message || "That did not work; try again in a minute."]);
       } catch {
         replace(result, ["The hub does not answer; try again in a minute."]);
       }
