@@ -118,7 +118,7 @@ def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_cluster")
-def test_the_catalogue_replaces_kubespawner_s_form(catalogue_file: str) -> None:
+async def test_the_catalogue_replaces_kubespawner_s_form(catalogue_file: str) -> None:
     spawner = OnKubernetes(_mock=True, environments_file=catalogue_file)
     assert spawner.options_form is OnKubernetes.environment_form
     assert spawner.options_from_form is options_from_form
