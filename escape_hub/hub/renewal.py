@@ -24,6 +24,8 @@ from escape_hub.hub.session_metrics import Warnings, report
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 15.0
+#: How often the gauges over all sessions are set.
+REPORT = 30.0
 RECONCILE = 300.0
 #: How often to look whether somebody who must sign in has done so.
 SIGN_IN_LOOK = 60.0
@@ -125,7 +127,7 @@ class RenewalService:
             self._reconcile(now)
         self._start_due(now)
         if now >= self._report_at:
-            self._report_at = now + HEARTBEAT
+            self._report_at = now + REPORT
             report(self._metrics, self._broker, self._agenda, now)
         breaker = self._broker.admission.breaker
         times = [now + HEARTBEAT, self._reconcile_at]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 
 from escape_hub.core.auth_state import AuthState
 from escape_hub.core.status import State
@@ -19,21 +18,28 @@ _WARN_EVERY = 3600.0
 
 def report(metrics: Metrics, broker: TokenBroker, agenda: Agenda, now: float) -> None:
     """Count the sessions' tokens by state; NaN where there is nothing to measure."""
-    entries = agenda.entries.values()
-    metrics.sessions.set(len(entries))
-    metrics.needs_login.set(sum(e.needs_login for e in entries))
+    names = [audience.name for audience in broker.audiences]
+    least = [math.inf] * len(names)
+    counts = [dict.fromkeys(State, 0) for _ in names]
+    needs_login, oldest = 0, math.inf
+    for entry in agenda.entries.values():  # one pass: there may be ten thousand
+        needs_login += entry.needs_login
+        oldest = min(oldest, entry.fetched_at)
+        for index, (at, state) in enumerate(entry.seen):
+            if at:
+                least[index] = min(least[index], at)
+            if state is State.FRESH and at <= now:
+                state = State.LATE
+            counts[index][state] += 1
+    metrics.sessions.set(len(agenda.entries))
+    metrics.needs_login.set(needs_login)
     metrics.circuit_open.set(broker.admission.breaker.is_open)
-    oldest = min((e.fetched_at for e in entries), default=math.nan)
-    metrics.last_fetch_age.set(now - oldest)
-    for index, audience in enumerate(broker.audiences):
-        seen = [e.seen[index] for e in entries if len(e.seen) > index]
-        least = min((at for at, _ in seen if at), default=math.nan)
-        metrics.token_min_remaining.labels(audience.name).set(least - now)
-        counts = Counter(
-            State.LATE if state is State.FRESH and at <= now else state for at, state in seen
-        )
+    metrics.last_fetch_age.set(now - oldest if oldest < math.inf else math.nan)
+    for index, name in enumerate(names):
+        remaining = least[index] - now if least[index] < math.inf else math.nan
+        metrics.token_min_remaining.labels(name).set(remaining)
         for state in State:
-            metrics.tokens.labels(audience.name, state.value).set(counts[state])
+            metrics.tokens.labels(name, state.value).set(counts[index][state])
 
 
 class Warnings:

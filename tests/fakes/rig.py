@@ -30,7 +30,12 @@ class FlakyStore(MemoryStore):
         super().__init__()
         self.broken = False
         self.saves = 0
+        self.loads = 0
         self.history: list[AuthState] = []
+
+    async def load(self, user: str) -> AuthState | None:
+        self.loads += 1
+        return await super().load(user)
 
     async def save(
         self, user: str, state: AuthState, *, expected: int | None = None, wipe: bool = False

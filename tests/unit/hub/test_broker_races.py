@@ -392,6 +392,22 @@ async def test_a_logout_is_remembered_while_the_database_refuses_it(rig):
     assert rig.stored().needs_login == SIGNED_OUT
 
 
+async def test_a_logout_during_a_renewal_wins_even_while_the_database_refuses_both(rig):
+    await expired(rig)
+    rig.store.broken = True
+    await rig.renew()
+    await rig.clock.advance(1)
+    renewal = asyncio.ensure_future(rig.broker.renew("alice", force=True))
+    await rig.clock.advance(0.1)
+    await rig.clock.run(rig.broker.forget("alice", reason=SIGNED_OUT))
+    await rig.clock.advance(5)
+    assert (await renewal).needs_login == SIGNED_OUT
+    rig.store.broken = False
+    await rig.clock.advance(6)
+    assert rig.stored().needs_login == SIGNED_OUT
+    assert not any(rig.issuer.is_current(secret) for secret in rig.issuer.secrets)
+
+
 async def test_an_older_state_that_comes_back_is_replaced_by_its_successor():
     class Forgetful(FlakyStore):
         """Rewrites what it had read, once, as JupyterHub does with two crypt keys."""

@@ -254,7 +254,7 @@ async def test_gauges_tell_how_the_sessions_stand():
     rig.service.fetched("bob")
     await rig.clock.advance(600)
     rig.service.fetched("alice")
-    await rig.clock.advance(20)
+    await rig.clock.advance(30)
     now = rig.clock.now()
     assert rig.metric("scheduled_sessions") == 2
     assert rig.metric("tokens", audience="eos", state="fresh") == 2
@@ -318,4 +318,22 @@ async def test_who_waits_for_an_answer_lifts_the_own_queued_renewal_to_the_front
     last = await clock.run(asyncio.wait_for(rig.broker.renew("user07"), None))
     assert rig.are_good(last)
     assert sum(rig.are_good(rig.stored(u)) for u in users) <= 3
+    await clock.run(rig.service.stop())
+
+
+async def test_a_login_while_the_renewal_queues_saves_the_older_refresh_token_from_being_spent():
+    clock = FakeClock()
+    rig = Rig(RenewalPolicy(rate=0.1, burst=4), clock=clock, issuer=FakeIssuer(clock))
+    await rig.login("bob")
+    old = await rig.login("alice")
+    await clock.advance(3700)
+    await rig.renew("bob")  # the bucket is empty now
+    rig.users = ["alice"]
+    await rig.service.start()
+    await clock.advance(5)
+    login = await rig.login("alice")
+    await clock.advance(300)
+    assert rig.stored("alice") == login
+    assert rig.issuer.is_current(old.refresh_token)
+    assert rig.issuer.calls["refresh"] == 1
     await clock.run(rig.service.stop())

@@ -119,6 +119,43 @@ async def test_an_issuer_that_is_down_is_probed_once_every_fifteen_seconds():
     await end(rig, sessions)
 
 
+async def test_a_single_session_probes_at_the_same_pace():
+    rig, sessions = await rig_with_sessions(3600)
+    rig.issuer.down = True
+    await rig.clock.advance(4000)
+    rig.issuer.times.clear()
+    await rig.clock.advance(300)
+    gaps = [b - a for a, b in pairwise(rig.issuer.times)]
+    assert all(14.9 < gap < 15.5 or gap < 0.1 for gap in gaps)
+    await end(rig, sessions)
+
+
+async def test_one_good_probe_is_enough_for_all_who_are_late():
+    rig, sessions = await rig_with_sessions(3600, users=4)
+    for session in sessions:
+        session.task.cancel()  # nobody asks: it is the service's to notice
+    rig.issuer.down = True
+    await rig.clock.advance(4000)
+    rig.issuer.down = False
+    while rig.broker.admission.breaker.is_open:
+        await rig.clock.advance(0.1)
+    await rig.clock.advance(3)
+    assert all(rig.are_good(rig.stored(u)) for u in rig.users)
+    await end(rig, sessions)
+
+
+async def test_while_the_issuer_is_down_late_sessions_cost_the_hub_nothing():
+    rig, sessions = await rig_with_sessions(3600, users=200)
+    for session in sessions:
+        session.task.cancel()
+    rig.issuer.down = True
+    await rig.clock.advance(5000)
+    rig.store.loads = 0
+    await rig.clock.advance(150)
+    assert rig.store.loads < 100
+    await end(rig, sessions)
+
+
 async def test_after_a_long_outage_many_sessions_are_no_stampede():
     rig, sessions = await rig_with_sessions(900, users=60)
     rig.issuer.down = True
