@@ -143,7 +143,7 @@ def _tokens(raw: Mapping[str, Any], hub_date: float | None) -> TokensReply:
 def _audience_or_problem(entry: Any) -> AudienceReply:
     try:
         return _audience(entry)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+    except (TypeError, ValueError, OverflowError, AttributeError):
         return AudienceReply(State.LATE, WORDS[State.LATE], "hub-garbage")
 
 

@@ -155,7 +155,7 @@ class FakeHub:
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", "100000")
+        handler.send_header("Content-Length", "500")
         handler.end_headers()
         try:
             while not self.released.wait(0.02):

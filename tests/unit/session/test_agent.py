@@ -315,6 +315,18 @@ def test_a_wrong_clock_of_the_machine_neither_refuses_nor_removes_a_file(
     assert stage.tokens() == {"eos.token", "rucio.token"}
 
 
+def test_a_restarted_agent_with_a_wrong_clock_believes_the_hubs(stage: Stage) -> None:
+    first = stage.agent(good(100))
+    first.step()
+    first.stop(wipe=False)
+    stage.clock.set_wall(NOW + 86400)
+    second = stage.agent(refusal(hub_now=NOW + 10), refusal(hub_now=NOW + 101))
+    second.step()
+    assert stage.tokens() == {"eos.token", "rucio.token"}
+    second.step()
+    assert stage.tokens() == set()
+
+
 def test_a_jump_of_the_clock_has_the_agent_ask_at_once(stage: Stage) -> None:
     agent = stage.agent(good(next_poll=600))
     wait = agent.step()
@@ -366,6 +378,7 @@ def test_stopping_wipes_everything_even_what_a_request_under_way_would_bring(
     hub.script = [answer_after_the_stop]
     agent.step()
     assert not stage.path.exists()
+    hub.script = [good(now=NOW + 120)]
     agent.step()
     assert not stage.path.exists()
     agent.stop()

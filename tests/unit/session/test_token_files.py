@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -65,6 +66,18 @@ def test_a_parent_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "p", 12345, -1)
     with pytest.raises(CredentialFileError, match="uid 12345"):
         TokenDirectory.open(str(tmp_path / "p/t"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_somebody_else_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    with opened(tmp_path / "t") as directory:
+        directory.write("eos.token", "theirs")
+        os.chown(tmp_path / "t/eos.token", 12345, -1)
+        with pytest.raises(CredentialFileError, match="uid 12345"):
+            directory.read("eos.token")
+        with pytest.raises(CredentialFileError, match="uid 12345"):
+            directory.write("eos.token", "ours")
+    assert (tmp_path / "t/eos.token").read_text() == "theirs"
 
 
 @pytest.mark.parametrize("path", ["link", "link/t", "real/link/t"])
@@ -153,12 +166,21 @@ def test_one_writer_at_a_time_and_the_next_follows_when_it_closes(tmp_path: Path
             assert second.become_writer()
 
 
-def test_a_lock_file_that_was_wiped_under_a_waiting_agent_never_makes_two_writers(
-    tmp_path: Path,
+def test_a_lock_on_a_file_that_was_just_wiped_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The one before ends, and takes its lock file along, between our open and our lock."""
     with opened(tmp_path / "t") as first, opened(tmp_path / "t", writer=False) as second:
         (tmp_path / "t/other").write_text("keeps the directory")
-        first.dissolve()
+        flock = fcntl.flock
+
+        def end_first(fd: int, how: int) -> None:
+            first.dissolve()
+            flock(fd, how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", end_first)
+            assert not second.become_writer()
         assert second.become_writer()
         with opened(tmp_path / "t", writer=False):
             pass
