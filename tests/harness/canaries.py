@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -73,6 +73,19 @@ class Canaries:
         return found
 
 
+def processes_of(marker: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """(pid, environment, command line) of each process that mentions ``marker``, or works there."""
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            cwd = os.readlink(f"/proc/{pid}/cwd").encode()
+        except OSError:
+            continue
+        if marker in environ + command + cwd and pid != os.getpid():
+            yield pid, environ, command
+
+
 class ProcessSampler:
     """Remembers environments and command lines of all processes that mention ``marker``.
 
@@ -98,15 +111,7 @@ class ProcessSampler:
             self.sample()
 
     def sample(self) -> None:
-        for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-            try:
-                environ = Path(f"/proc/{pid}/environ").read_bytes()
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                cwd = os.readlink(f"/proc/{pid}/cwd").encode()
-            except OSError:
-                continue
-            if self.marker not in environ + command + cwd:
-                continue
+        for pid, environ, command in processes_of(self.marker):
             name = command.split(b"\0")[0].decode(errors="replace").rpartition("/")[2]
             self.seen[f"command line of {name} {pid}: {hash(command)}"] = command
             if pid not in self.spare_environment:

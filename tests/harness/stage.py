@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.harness.canaries import Canaries, ProcessSampler
+from tests.harness.canaries import Canaries, ProcessSampler, processes_of
 from tests.harness.hub import Hub
 from tests.harness.iam import CLIENT_SECRET, Iam
 
@@ -59,6 +62,10 @@ class Stage:
         self.sampler.stop()
         self.hub.stop()
         self.iam.stop()
+        # Sessions outlive their hub, as an operator wants it; they must not outlive a test.
+        for pid, _environ, _command in processes_of(str(self.directory).encode()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _search(self) -> None:
         for kind, values in self.iam.issued().items():
