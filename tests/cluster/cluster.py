@@ -18,7 +18,7 @@ import httpx
 from tests.cluster import build
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.images import CHECKOUT, default_images
-from tests.cluster.kube_api import ApiError, KubeApi, Manifest, write_kubeconfig
+from tests.cluster.kube_api import MERGE, ApiError, KubeApi, Manifest, write_kubeconfig
 from tests.cluster.network import Bridge, is_alive
 from tests.cluster.node_agent.config import AgentConfig
 from tests.cluster.node_agent.images import Image, write_registry
@@ -71,6 +71,7 @@ class Cluster:
             self.api = KubeApi(self.kubeconfig("admin"))
             self._agent.start()
             self._agent.wait_until("a node that is ready", self._node_is_ready, timeout=60)
+            self._take_away_the_taint()
         except BaseException:
             self.stop()
             raise
@@ -267,6 +268,12 @@ class Cluster:
         path = self.agent_config.running / namespace / pod / f"{container}.json"
         found: dict[str, Any] = json.loads(path.read_text())
         return found
+
+    def _take_away_the_taint(self) -> None:
+        """Admission taints a new node as not ready, and DaemonSets keep off it until somebody
+        who may do so says otherwise: the node-lifecycle controller, which does not run here."""
+        path = self.api.path("Node", "", NODE)
+        self.api.request("PATCH", path, {"spec": {"taints": None}}, content_type=MERGE)
 
     def _node_is_ready(self) -> bool:
         node = self.api.find("Node", "", NODE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.request
 
 import pytest
 
@@ -240,35 +239,3 @@ def test_nothing_is_left_on_the_node_of_a_pod_that_is_gone(
     # And nothing of any pod was ever mounted on the machine itself.
     with open("/proc/mounts") as mounts:
         assert "escape-hub-cluster" not in mounts.read()
-
-
-def test_machine_and_pods_reach_each_other(cluster: Cluster, namespace: str) -> None:
-    serve = (
-        "mkdir -p /tmp/www; echo $HOSTNAME > /tmp/www/name; exec python -m http.server 8080"
-        " --directory /tmp/www"
-    )
-    ready = {"httpGet": {"path": "/name", "port": "web"}, "periodSeconds": 1}
-    ports = [{"name": "web", "containerPort": 8080}]
-    server = pod(namespace, "server", container("main", serve, ports=ports, readinessProbe=ready))
-    cluster.apply(server)
-    address = cluster.wait_pod(namespace, "server", "ready", is_ready)["status"]["podIP"]
-    with urllib.request.urlopen(f"http://{address}:8080/name", timeout=5) as answer:
-        assert answer.read() == b"server\n"
-
-    names = [{"ip": address, "hostnames": ["lake.test"]}]
-    ask = (
-        "import socket, urllib.request as u;"
-        "print(u.urlopen('http://lake.test:8080/name', timeout=5).read().decode().strip());"
-        f"socket.create_connection(('{cluster.host_ip}', {cluster.control_plane.port}), 5);"
-        "print('machine')"
-    )
-    client: Manifest = pod(
-        namespace,
-        "client",
-        container("main", f'python -c "{ask}"'),
-        hostAliases=names,
-        restartPolicy="Never",
-    )
-    cluster.apply(client)
-    cluster.wait_pod(namespace, "client", "ended", has_ended)
-    assert cluster.pod_log(namespace, "client", "main") == "server\nmachine\n"
