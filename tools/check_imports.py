@@ -18,7 +18,7 @@ WALLS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "clock": ({"errors"}, set()),
     "core": ({"errors", "core"}, set()),
-    "core/oidc.py": ({"errors", "core"}, {"jwt"}),
+    "core/keys.py": ({"errors", "core"}, {"jwt"}),
     "settings": ({"errors", "core"}, set()),
     "session": ({"errors", "core", "session"}, set()),
     "session/extension.py": ({"errors", "core", "session"}, {"jupyter_server", "tornado"}),
