@@ -123,6 +123,8 @@ def is_hub(parent: Any) -> bool:
 def stop_with_line(app: Any, error: Exception) -> NoReturn:
     """End the hub with the reason in one line and no traceback (exit status 1)."""
     message = error.message if isinstance(error, SettingsError) else str(error)
+    if "client_secret" in message and not isinstance(error, SettingsError):
+        message = "client_secret must be a string"  # traitlets would show the value
     app.log.critical("The configuration cannot work: %s", message)
     app.exit(1)
     raise SystemExit(1)

@@ -92,7 +92,9 @@ async def test_an_answer_counts_once_even_if_the_cookie_comes_back(
     thief = Browser(hub)
     for name, value in kept:
         thief.client.cookies.set(name, value, domain="127.0.0.1", path="/hub/oauth_callback")
-    await refused(thief, await thief.client.get(back), 400, "used before")
+    await refused(thief, await thief.client.get(back), 400, "not begun in this browser")
+    # The issuer, which refuses a used code as well, was not even asked.
+    assert (await hub.iam.counters())["grants"]["authorization_code"] == {"ok": 1}
     await thief.client.aclose()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -139,6 +141,26 @@ async def test_a_running_servers_own_requests_are_never_turned_away(
         assert answer.status_code == 200, answer.text
         forget_last_look(hub)
         assert (await session.get(f"{hub.url}hub/api/user")).status_code == 200
+
+
+async def test_a_refresh_never_answers_no_to_a_token_or_to_somebody_else(
+    hub: HubInTest, alice: Browser
+) -> None:
+    await alice.login()
+    await needs_login(hub)
+    user, refresh = hub.user("alice"), hub.authenticator.refresh_user
+    assert await refresh(user, Request()) is False
+    assert await refresh(user, Request(_jupyterhub_user=user)) is False
+    assert await refresh(user, Request(_token_authenticated=True)) is True
+    assert await refresh(user, Request(_jupyterhub_user=Request(name="bob"))) is True
+    assert await refresh(user, None) is True
+
+
+class Request:
+    """What a refresh looks at of a request handler."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
 
 
 async def test_an_administrator_can_start_the_server_of_who_must_sign_in_again(

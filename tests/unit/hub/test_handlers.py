@@ -123,7 +123,8 @@ async def test_a_token_that_the_user_made_gets_none_whatever_its_note_and_scopes
     wish = {"note": "Server at /user/alice/", "scopes": [f"{TOKEN_SCOPE}!user"]}
     made = await alice.api("POST", "users/alice/tokens", json=wish)
     assert made.status_code == 201, made.text
-    refused(await session.ask(made.json()["token"]), 403, "forbidden")
+    body = refused(await session.ask(made.json()["token"]), 403, "forbidden")
+    assert "not a server's own" in body["message"]
 
 
 async def test_a_guests_token_for_a_shared_server_gets_none(
