@@ -10,6 +10,7 @@ it is what sets the rest up.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -51,6 +52,26 @@ def no_root() -> str:
     return "" if os.geteuid() == 0 else "needs root, to run sessions of two system users"
 
 
+def no_cluster() -> str:
+    sys.path.insert(0, str(setup.CHECKOUT / "tests/cluster"))
+    import requirements_check
+
+    return requirements_check.why_not()
+
+
+def no_java() -> str:
+    if os.geteuid() == 0 or all(shutil.which(tool) for tool in ("java", "mvn")):
+        return ""
+    return "Java and Maven are missing: apt-get install openjdk-17-jre-headless maven"
+
+
+#: Slow downloads and builds that go on behind the fast tiers; each waits for itself when used.
+BACKGROUND = {
+    "providers": ["tests/providers/fetch.py"],
+    "cluster": ["tests/cluster/build.py"],
+}
+
+
 COVERAGE = ["--cov", "--cov-branch", "--cov-report=term:skip-covered"]
 TIERS = [
     Tier(
@@ -67,6 +88,12 @@ TIERS = [
     Tier("hub55", [pytest("tests/hub", "-m", "hub55")], needs=["hub55"]),
     Tier("root", [pytest("tests/hub", "-m", "root")], possible=no_root),
     Tier("browser", [pytest("tests/browser")], needs=["browser"], possible=no_browser),
+    Tier(
+        "providers",
+        [pytest("tests/providers"), ["python", "tools/conformance.py", "--check"]],
+        possible=no_java,
+    ),
+    Tier("cluster", [pytest("tests/cluster")], possible=no_cluster),
     Tier(
         "soak",
         [
@@ -134,7 +161,7 @@ def counts(tier: Tier) -> tuple[int, int, int]:
 def run_tier(tier: Tier) -> tuple[bool, str, tuple[int, int, int]]:
     """(good, line for the summary, counts)."""
     if reason := tier.possible():
-        return not CI, f"{tier.name:8} left out: {reason}", (0, 0, 0)
+        return not CI, f"{tier.name:9} left out: {reason}", (0, 0, 0)
     for path in OUTPUT.glob(f"{tier.name}-*.xml"):
         path.unlink()
     print(f"\n=== {tier.name}", flush=True)
@@ -146,7 +173,22 @@ def run_tier(tier: Tier) -> tuple[bool, str, tuple[int, int, int]]:
     result = counts(tier)
     good = not any(codes) and not result[1] and not (CI and result[2])
     verdict = "ok" if good else f"FAILED (exit codes {codes}, skipped {result[2]})"
-    return good, f"{tier.name:8} {minutes:5.1f} min  {result[0]:4} passed  {verdict}", result
+    return good, f"{tier.name:9} {minutes:5.1f} min  {result[0]:4} passed  {verdict}", result
+
+
+def start_background(names: list[str]) -> list[subprocess.Popen[bytes]]:
+    """Begin what later tiers need, niced by itself, while the fast tiers run."""
+    started = []
+    for tier in TIERS:
+        if tier.name in BACKGROUND and (not names or tier.name in names) and not tier.possible():
+            with (OUTPUT / f"{tier.name}-background.log").open("w") as log:
+                command = ["nice", "-n", "19", "python", *BACKGROUND[tier.name]]
+                started.append(
+                    subprocess.Popen(
+                        command, env=environment(), cwd=setup.CHECKOUT, stdout=log, stderr=log
+                    )
+                )
+    return started
 
 
 def main(names: list[str]) -> int:
@@ -157,7 +199,8 @@ def main(names: list[str]) -> int:
     OUTPUT.mkdir(exist_ok=True)
     began = time.monotonic()
     setup.main("demo")
-    lines = [f"{'setup':8} {(time.monotonic() - began) / 60:5.1f} min"]
+    background = start_background(names)
+    lines = [f"{'setup':9} {(time.monotonic() - began) / 60:5.1f} min"]
     all_good, passed, failed, skipped = True, 0, 0, 0
     for tier in TIERS:
         if names and tier.name not in names:
@@ -172,9 +215,11 @@ def main(names: list[str]) -> int:
         )
         if not good and CI:
             break
+    for process in background:
+        process.wait()
     print("\n=== summary")
     print("\n".join(lines))
-    print(f"total    {(time.monotonic() - began) / 60:5.1f} min")
+    print(f"total     {(time.monotonic() - began) / 60:5.1f} min")
     print(f"{passed} passed, {failed if all_good else max(failed, 1)} failed, {skipped} skipped")
     return 0 if all_good else 1
 

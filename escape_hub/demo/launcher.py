@@ -111,7 +111,7 @@ def run() -> int:
     log = directory / "hub.log"
     print("Starting the hub, its proxy and the development IAM ...", flush=True)
     with log.open("wb") as out:
-        hub = subprocess.Popen(
+        hub = subprocess.Popen(  # noqa: S603 - our own interpreter and file
             [sys.executable, "-m", "jupyterhub", "-f", str(CONFIG)],
             cwd=directory,
             stdin=subprocess.DEVNULL,
