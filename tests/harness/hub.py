@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -64,13 +64,22 @@ AUDIENCES = {
 class Hub:
     """A hub process. ``extra`` is appended to its ``jupyterhub_config.py``.
 
-    ``python`` chooses the hub line (the older one has an environment of its own).
+    ``python`` chooses the hub line (the older one has an environment of its own);
+    ``wrapper`` is a command that runs the hub in surroundings of its own.
     Ports stay the same over `kill` and `start`, as they do for an operator.
     """
 
-    def __init__(self, directory: Path, *, extra: str = "", python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        extra: str = "",
+        python: str = sys.executable,
+        wrapper: Sequence[str] = (),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.extra, self.python = directory, extra, python
+        self.wrapper = list(wrapper)
         self.port, self.hub_port, self.proxy_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.redirect_uri = f"{self.url}hub/oauth_callback"
@@ -115,7 +124,7 @@ class Hub:
         (self.directory / "homes").mkdir(exist_ok=True)
         self.token_root.mkdir(mode=0o755, exist_ok=True)
         self.configure(iam)
-        command = [self.python, "-m", "jupyterhub", "-f", "jupyterhub_config.py"]
+        command = [*self.wrapper, self.python, "-m", "jupyterhub", "-f", "jupyterhub_config.py"]
         self.process = Process("hub", command, directory=self.directory, env=self.environment())
         self.process.start()
         before_wait(self.process.pid)
