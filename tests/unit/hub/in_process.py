@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import httpx
@@ -73,21 +73,35 @@ class _Ok(tornado.web.RequestHandler):
 
 
 class InProcessSpawner(Spawner):
-    """A server that answers 200 to everything, in this process."""
+    """A server that answers 200 to everything, in this process; it survives its hub."""
+
+    RUNNING: ClassVar[dict[int, HTTPServer]] = {}
+    port = 0
 
     async def start(self) -> tuple[str, int]:
-        self._http = HTTPServer(tornado.web.Application([(r".*", _Ok)]))
-        port = free_port()
-        self._http.listen(port, "127.0.0.1")
-        return "127.0.0.1", port
+        self.port = free_port()
+        server = self.RUNNING[self.port] = HTTPServer(tornado.web.Application([(r".*", _Ok)]))
+        server.listen(self.port, "127.0.0.1")
+        return "127.0.0.1", self.port
 
     async def poll(self) -> int | None:
-        return None if getattr(self, "_http", None) else 0
+        return None if self.port in self.RUNNING else 0
 
     async def stop(self, now: bool = False) -> None:
-        server, self._http = self._http, None
-        server.stop()
-        await server.close_all_connections()
+        if server := self.RUNNING.pop(self.port, None):
+            server.stop()
+            await server.close_all_connections()
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "port": self.port}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.port = state.get("port", 0)
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        self.port = 0
 
 
 class ShiftedClock(SystemClock):
@@ -200,19 +214,23 @@ class HubInTest:
         return await self.authenticator.runtime.store.load(name)
 
 
+def iam_client(port: int) -> ClientConfig:
+    """The registration of a hub at ``port``."""
+    home = f"http://127.0.0.1:{port}/hub"
+    return ClientConfig(
+        CLIENT_SECRET,
+        redirect_uris=(f"{home}/oauth_callback",),
+        post_logout_redirect_uris=(f"{home}/login",),
+    )
+
+
 @asynccontextmanager
 async def hub_in_test(
     directory: Path, *, config: Any = None, iam: Any = None
 ) -> AsyncIterator[HubInTest]:
     """A hub and its IAM, stopped at the end. ``config(c)`` changes the hub's settings."""
     port = free_port()
-    home = f"http://127.0.0.1:{port}/hub"
-    client = ClientConfig(
-        CLIENT_SECRET,
-        redirect_uris=(f"{home}/oauth_callback",),
-        post_logout_redirect_uris=(f"{home}/login",),
-    )
-    async with Peer(client=client, **(iam or {})) as peer:
+    async with Peer(client=iam_client(port), **(iam or {})) as peer:
         c = hub_config(peer, port, directory)
         if config is not None:
             config(c)
