@@ -5,6 +5,7 @@ Pure: ``now`` (epoch seconds) and random numbers are arguments.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from random import Random
 
@@ -65,6 +66,7 @@ class CircuitBreaker:
     interval: float = 15.0
     full: int = 32
     _in_a_row: int = 0
+    _answered_at: float = -math.inf
     _next_probe: float | None = None
     _ramp: int = 0
 
@@ -101,18 +103,26 @@ class CircuitBreaker:
             self._next_probe = now + self.interval
         return True
 
-    def succeeded(self) -> bool:
+    def succeeded(self, now: float) -> bool:
         """The issuer answered (a refusal is an answer). True when that closed the breaker."""
         closed = self.is_open
         self._in_a_row = 0
+        self._answered_at = now
         self._next_probe = None
         self._ramp = 2 if closed else min(self.full, self._ramp + 1)
         return closed
 
-    def failed(self, now: float) -> bool:
-        """The issuer did not answer. True when that opened the breaker."""
+    def failed(self, begun: float) -> bool:
+        """A call begun at ``begun`` got no answer. True when that opened the breaker.
+
+        It tells how the issuer was when it began, and nothing of later: one that hung
+        while others were answered does not count, and the next probe is due an
+        interval after it began, which for a call that hung may be now.
+        """
+        if begun < self._answered_at:
+            return False
         self._in_a_row += 1
         if self.is_open or self._in_a_row < self.failures:
             return False
-        self._next_probe = now + self.interval
+        self._next_probe = begun + self.interval
         return True

@@ -37,6 +37,9 @@ __all__ = [
 LOST_REPLY = "refresh-reply-lost"
 #: The key of ``barred`` and ``retry_at`` for the look at userinfo.
 CHECK = "@userinfo"
+#: Seconds between the polls of a session whose renewal is overdue. A call to the issuer may
+#: hang for 30 s when it comes back, and the file must be fresh 35 s after.
+OVERDUE_POLL = 3.0
 #: A subject token with less than this left is not worth an exchange.
 SUBJECT_MARGIN = 2.0
 
@@ -248,12 +251,16 @@ def next_poll(
     if state.needs_login is not None:
         return max(floor, 15.0)
     if not tokens or len(living) < len(tokens):
-        return max(floor, 5.0)
+        return max(floor, OVERDUE_POLL)
     life = min(t.lifetime for t in living)
     cap = min(300.0, max(60.0, life / 30))
     seed = _seed(user, state)
     left = min(due_at(policy, t, seed) for t in living) - now
-    wish = left + min(5.0, max(0.5, 0.02 * life)) if left > 0 else min(5.0, max(1.0, 0.05 * life))
+    wish = (
+        left + min(5.0, max(0.5, 0.02 * life))
+        if left > 0
+        else min(OVERDUE_POLL, max(1.0, 0.05 * life))
+    )
     return max(floor, min(cap, wish))
 
 

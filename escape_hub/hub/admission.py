@@ -62,11 +62,6 @@ class Admission:
         self._closed = False
         self._order = count()
         self._timer: asyncio.Task[None] | None = None
-        self._recovered: list[Callable[[], None]] = []
-
-    def on_recovery(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called when the issuer answers again after the breaker was open."""
-        self._recovered.append(call)
 
     @asynccontextmanager
     async def renewal(self, place: Place, patience: float) -> AsyncIterator[bool]:
@@ -172,7 +167,7 @@ class Admission:
             except IssuerUnavailableError as error:
                 if error.oauth_error is not None:
                     self._answered()
-                elif self.breaker.failed(self._clock.now()):
+                elif self.breaker.failed(begun):
                     self._metrics.circuit_open.set(1)
                     self._pump()
                 raise
@@ -186,10 +181,8 @@ class Admission:
             return result
 
     def _answered(self) -> None:
-        if self.breaker.succeeded():
+        if self.breaker.succeeded(self._clock.now()):
             self._metrics.circuit_open.set(0)
-            for call in self._recovered:
-                call()
 
     async def aclose(self) -> None:
         """Begin no renewal any more; those that have begun go on to their end."""

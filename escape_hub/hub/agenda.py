@@ -14,15 +14,14 @@ from escape_hub.core.status import State
 class Entry:
     """One user with a running session.
 
-    ``late``: a renewal was due and could not be made. ``again``: look once more when the
-    turn under way ends. ``seen``: per audience expiry (0: no token) and state.
+    ``again``: look once more when the turn under way ends. ``missing``: how often in a row
+    the hub did not list it. ``seen``: per audience expiry (0: no token) and state.
     """
 
     ticket: int
     urgency: float = 0.0
     running: bool = False
     again: bool = False
-    late: bool = False
     needs_login: bool = False
     fetched_at: float = 0.0
     missing: int = 0

@@ -59,8 +59,8 @@ class RenewalService:
         self._main: asyncio.Task[None] | None = None
         self._reconcile_at = 0.0
         self._report_at = 0.0
+        self._round_at = 0.0
         self._warnings = Warnings(broker)
-        broker.admission.on_recovery(self._issuer_is_back)
 
     # -- for the hub -------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class RenewalService:
             entry.again = True
             return
         now = self._clock.now()
-        self._agenda.put(user, now, now).fetched_at = now
+        self._put(user, now, now).fetched_at = now
         self._wake.set()
 
     def unschedule(self, user: str) -> None:
@@ -154,17 +154,27 @@ class RenewalService:
 
     def _turn_ended(self, turn: asyncio.Task[None]) -> None:
         self._turns.discard(turn)
-        self._wake.set()
+        if self._agenda.has_ready:
+            self._wake.set()
 
     async def _sleep(self, seconds: float) -> None:
+        """Until the next round, or until something earlier is put on the agenda."""
         self._wake.clear()
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
-        waker = asyncio.ensure_future(self._wake.wait())
+        self._round_at = self._clock.now() + seconds
+        alarm = asyncio.ensure_future(self._alarm(seconds))
         try:
-            await asyncio.wait({timer, waker}, return_when=asyncio.FIRST_COMPLETED)
+            await self._wake.wait()
         finally:
-            timer.cancel()
-            waker.cancel()
+            alarm.cancel()
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._wake.set()
+
+    def _put(self, user: str, at: float, urgency: float) -> Entry:
+        if at < self._round_at:
+            self._wake.set()
+        return self._agenda.put(user, at, urgency)
 
     # -- one user ----------------------------------------------------------------------------
 
@@ -187,7 +197,7 @@ class RenewalService:
         if entry.again:
             entry.again = False
             at = self._clock.now()
-        self._agenda.put(user, at, urgency)
+        self._put(user, at, urgency)
 
     async def _look(self, user: str, entry: Entry) -> tuple[float, float]:
         """When to look again, and how urgent it will be."""
@@ -197,12 +207,10 @@ class RenewalService:
             state = await self._broker.renew_due(user)
             at = self._broker.deadline(user, state)
             now = self._clock.now()
-            entry.late = due > 0 and at <= now or bool(state.failures)
-            if at > now and not entry.late:
+            if at > now and not state.failures:
                 self._metrics.renewal_lag.observe(max(0.0, now - max(due, state.login_at)))
             at = self._not_too_soon(at, now)
         else:
-            entry.late = False
             at = due
         return self._note(entry, state, at)
 
@@ -236,7 +244,7 @@ class RenewalService:
 
     async def _read(self, user: str) -> None:
         now = self._clock.now()
-        entry = self._agenda.put(user, now, now)
+        entry = self._put(user, now, now)
         entry.fetched_at = now
         try:
             state = await self._broker.state(user)
@@ -246,23 +254,15 @@ class RenewalService:
                 log_unexpected(log, f"reading the deadline of {user!r}", error)
             at = urgency = self._clock.now() + self._rng.uniform(1, 2) * AFTER_A_BUG
         if self._agenda.entries.get(user) is entry:
-            self._agenda.put(user, at, urgency)
+            self._put(user, at, urgency)
 
     def _reconcile(self, now: float) -> None:
         """Heal a `schedule` or `unschedule` that was missed."""
         running = set(self._sessions())
         for user in running - set(self._agenda.entries):
-            self._agenda.put(user, now, now).fetched_at = now
+            self._put(user, now, now).fetched_at = now
         for user, entry in list(self._agenda.entries.items()):
             # Twice in a row: a session that is just being started is not listed yet.
             entry.missing = 0 if user in running else entry.missing + 1
             if entry.missing > 1:
                 self._agenda.remove(user)
-
-    def _issuer_is_back(self) -> None:
-        """Whoever is late is due now; the bucket and the ramp see to the pace."""
-        now = self._clock.now()
-        for user, entry in self._agenda.entries.items():
-            if entry.late and not entry.running:
-                self._agenda.put(user, now, entry.urgency)
-        self._wake.set()

@@ -83,8 +83,8 @@ def test_an_answer_in_between_starts_the_count_anew():
     breaker = CircuitBreaker()
     for _ in range(4):
         breaker.failed(0.0)
-    breaker.succeeded()
-    assert not any(breaker.failed(0.0) for _ in range(4))
+    breaker.succeeded(20.0)
+    assert not any(breaker.failed(30.0) for _ in range(4))
     assert not breaker.is_open
 
 
@@ -116,13 +116,26 @@ def test_a_failed_probe_leaves_the_breaker_open_and_opens_it_no_second_time():
     assert breaker.next_probe_at == 30
 
 
+def test_a_call_that_hung_while_others_were_answered_does_not_count():
+    breaker = CircuitBreaker()
+    breaker.succeeded(20.0)
+    assert not any(breaker.failed(10.0) for _ in range(9))
+    assert not breaker.is_open
+
+
+def test_a_breaker_opened_by_calls_that_hung_probes_at_once():
+    breaker = opened(now=0.0)  # begun at 0, known to have failed 30 seconds later
+    assert breaker.allow(30.0)
+    assert not breaker.allow(31.0)
+
+
 def test_a_good_probe_closes_the_breaker_and_starts_the_ramp():
     breaker = opened()
     assert breaker.limit == 32
-    assert breaker.succeeded() is True
+    assert breaker.succeeded(20.0) is True
     assert not breaker.is_open
     assert breaker.allow(0.0)
     assert breaker.limit == 2
     for _ in range(100):
-        assert breaker.succeeded() is False
+        assert breaker.succeeded(20.0) is False
     assert breaker.limit == 32

@@ -146,10 +146,10 @@ def test_a_session_asks_often_enough_to_lose_its_files_within_two_minutes():
 
 
 def test_a_session_whose_renewal_is_overdue_asks_again_within_seconds():
-    assert next_poll(POLICY, "alice", signed_in(3600), NAMES, 3000.0) == 5
+    assert next_poll(POLICY, "alice", signed_in(3600), NAMES, 3000.0) == 3
     assert next_poll(POLICY, "alice", signed_in(20), NAMES, 12.0) == 1
-    assert next_poll(POLICY, "alice", signed_in(20), NAMES, 25.0) == 5
-    assert next_poll(POLICY, "alice", signed_in(3600, exchanged={}), NAMES, 0.0) == 5
+    assert next_poll(POLICY, "alice", signed_in(20), NAMES, 25.0) == 3
+    assert next_poll(POLICY, "alice", signed_in(3600, exchanged={}), NAMES, 0.0) == 3
 
 
 def test_a_session_that_waits_for_a_login_asks_every_quarter_of_a_minute():

@@ -187,6 +187,23 @@ async def test_the_minimum_life_asked_for_is_given(rig):
     assert rig.issuer.calls.total() == calls
 
 
+async def test_whose_token_dies_first_is_renewed_first_when_there_is_a_queue():
+    clock = FakeClock()
+    rig = Rig(RenewalPolicy(rate=0.5, burst=4), clock=clock, issuer=FakeIssuer(clock))
+    for user in ("bob", "carol", "alice"):
+        await rig.login(user)
+        await clock.advance(200)
+    await clock.advance(3700)
+    asking = [
+        asyncio.ensure_future(rig.broker.renew(u, patience=60)) for u in ("bob", "alice", "carol")
+    ]
+    await clock.advance(9)
+    assert [rig.are_good(rig.stored(u)) for u in ("bob", "carol", "alice")] == [True, True, False]
+    await clock.advance(9)
+    assert rig.are_good(rig.stored("alice"))
+    await asyncio.gather(*asking)
+
+
 async def test_one_audience_alone_can_be_asked_for(rig):
     await rig.login()
     await rig.clock.advance(60)

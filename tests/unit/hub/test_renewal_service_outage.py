@@ -52,7 +52,7 @@ async def end(rig: Rig, sessions: list[Session]) -> None:
 async def seconds_until_fresh(rig: Rig, sessions: list[Session], limit: int = 120) -> float:
     for second in range(limit * 2):
         now = rig.clock.now()
-        if all(s.file.is_valid(now, 0.3 * s.file.lifetime) for s in sessions):
+        if all(s.file.is_valid(now, 0.2 * s.file.lifetime) for s in sessions):
             return second / 2
         await rig.clock.advance(0.5)
     return float("inf")
