@@ -62,6 +62,11 @@ class Admission:
         self._closed = False
         self._order = count()
         self._timer: asyncio.Task[None] | None = None
+        self._recovered: list[Callable[[], None]] = []
+
+    def on_recovery(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called when the issuer answers again after the breaker was open."""
+        self._recovered.append(call)
 
     @asynccontextmanager
     async def renewal(self, place: Place, patience: float) -> AsyncIterator[bool]:
@@ -183,6 +188,8 @@ class Admission:
     def _answered(self) -> None:
         if self.breaker.succeeded(self._clock.now()):
             self._metrics.circuit_open.set(0)
+            for call in self._recovered:
+                call()
 
     async def aclose(self) -> None:
         """Begin no renewal any more; those that have begun go on to their end."""

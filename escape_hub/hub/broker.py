@@ -86,6 +86,7 @@ class TokenBroker:
             alert=Alerts(self.clock.now),
             revoke_later=self._revoke_later,
         )
+        self.admission.on_recovery(self._slots.issuer_is_back)
 
     # -- login and logout --------------------------------------------------------------------
 

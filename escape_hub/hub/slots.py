@@ -129,3 +129,10 @@ class Slots:
             slot.retries.clear()
             if not slot.holders:
                 del self._slots[user]
+
+    def issuer_is_back(self) -> None:
+        """Transient failures need wait no longer than the issuer itself asked."""
+        for slot in self._slots.values():
+            for retry in slot.retries.values():
+                if retry.failure.kind == "transient":
+                    retry.at = min(retry.at, retry.soonest)
