@@ -63,7 +63,7 @@ class EscapeLogoutHandler(LogoutHandler):
             fields=dict(parse_qsl(parts.query)),
             login_service=self.authenticator.login_service,
         )
-        await self.finish(html)
+        self.finish(html)  # JupyterHub's is no coroutine
 
     async def _stored(self, username: str) -> AuthState | None:
         try:

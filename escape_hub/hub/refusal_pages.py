@@ -178,7 +178,7 @@ class RefusingHandler(BaseHandler):
             retry_label=f"Sign in with {self.authenticator.login_service}",
             home_url=url_path_join(self.hub.base_url, "home"),
         )
-        await self.finish(html)
+        self.finish(html)  # JupyterHub's is no coroutine
 
 
 class RefusedHandler(RefusingHandler):
