@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.unit.hub.in_process import Browser, HubInTest, hub_in_test
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import HubInTest, hub_in_test
 
 #: Traits that tests change; they get their values back.
 CHANGED = ("allowed_groups", "allowed_users", "admin_groups", "blocked_users", "contact")
 CHANGED += ("post_auth_hook", "username_claim", "revoke_on_logout", "logout_at_issuer")
+
+
+def assert_nothing_broke(hub: HubInTest) -> None:
+    """A handler may fail after its answer is out: then only the log tells."""
+    lines = [record.getMessage() for record in hub.app.records]
+    assert not [line for line in lines if line.startswith("Uncaught exception")]
+    hub.app.records.clear()
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +56,7 @@ async def hub(shared_hub: HubInTest) -> AsyncIterator[HubInTest]:
     authenticator = shared_hub.authenticator
     before = {name: getattr(authenticator, name) for name in CHANGED}
     yield shared_hub
+    assert_nothing_broke(shared_hub)
     for name, value in before.items():
         setattr(authenticator, name, value)
     await shared_hub.iam.faults()
@@ -71,6 +80,7 @@ async def fresh_hub(
     """A hub for one test alone, which knows nothing of its issuer yet."""
     async with hub_in_test(tmp_path, config=hub_config, iam=iam_config) as found:
         yield found
+        assert_nothing_broke(found)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -11,7 +11,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.unit.hub.in_process import Browser, HubInTest, hub_in_test
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import HubInTest, hub_in_test
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

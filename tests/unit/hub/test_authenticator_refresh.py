@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from escape_hub.core.auth_state import NeedsLogin
-from tests.unit.hub.in_process import Browser, HubInTest
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import HubInTest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

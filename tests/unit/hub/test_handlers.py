@@ -11,33 +11,11 @@ import pytest_asyncio
 from jupyterhub import orm
 
 from escape_hub.core.auth_state import NeedsLogin
-from tests.unit.hub.in_process import SERVER_SCOPES, TOKEN_SCOPE, Browser, HubInTest
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import SERVER_SCOPES, TOKEN_SCOPE, HubInTest
+from tests.unit.hub.sessions import Session, refused, spawn
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-class Session:
-    """A running server of alice, and what it asks the hub."""
-
-    def __init__(self, hub: HubInTest, token: str) -> None:
-        self.hub, self.token = hub, token
-
-    async def ask(self, token: str | None = None, **params: Any) -> httpx.Response:
-        headers = {"Authorization": f"token {self.token if token is None else token}"}
-        async with httpx.AsyncClient(headers=headers) as client:
-            return await client.get(f"{self.hub.url}hub/api/escape/tokens", params=params)
-
-
-async def spawn(hub: HubInTest, browser: Browser, name: str = "") -> str:
-    await browser.get("hub/home")
-    path = f"users/alice/servers/{name}" if name else "users/alice/server"
-    answer = await browser.api("POST", path, json={})
-    assert answer.status_code in {201, 202}, answer.text
-    spawner = hub.user("alice").spawners[name]
-    if spawner._spawn_future:
-        await spawner._spawn_future
-    token: str = spawner.api_token
-    return token
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +30,6 @@ def hub_config() -> Callable[[Any], None]:
 async def session(hub: HubInTest, alice: Browser) -> AsyncIterator[Session]:
     await alice.login()
     yield Session(hub, await spawn(hub, alice))
-
-
-def refused(answer: httpx.Response, status: int, reason: str) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    body: dict[str, Any] = answer.json()
-    assert body["reason"] == reason
-    assert set(body) == {"reason", "message", "reference", "wipe", "next_poll"}
-    assert body["message"]
-    assert answer.headers["Content-Type"].startswith("application/json")
-    return body
 
 
 async def test_a_server_gets_its_owners_access_tokens_and_nothing_more(
@@ -250,70 +218,3 @@ async def test_a_spawn_whose_token_lacks_the_scope_is_refused_and_says_which_fra
     assert answer.status_code == 503, answer.text
     assert "40_roles.py" in caplog.text
     assert not spawner.active
-
-
-async def test_people_are_told_how_each_audience_stands_and_never_a_token(
-    hub: HubInTest, alice: Browser
-) -> None:
-    await hub.iam.faults(refuse_audience=["eos-eulake"])
-    await alice.login()
-    answer = await alice.api("GET", "escape/status")
-    assert answer.status_code == 200
-    body = answer.json()
-    assert body["state"] == "refused"
-    assert body["sign_in_url"] == "/hub/oauth_login?next=%2Fhub%2Fhome"
-    eos, rucio = body["audiences"]
-    assert (eos["name"], eos["label"], eos["state"]) == ("eos", "EOS storage", "refused")
-    assert eos["reference"]
-    assert eos["expires_at"] is None
-    assert rucio["state"] == "fresh"
-    assert rucio["lifetime"] == 3600
-    state = await hub.state("alice")
-    assert state.exchanged["rucio"].value not in answer.text
-    assert state.refresh_token not in answer.text
-
-
-async def test_the_status_of_who_must_sign_in_again_can_still_be_read(
-    hub: HubInTest, alice: Browser
-) -> None:
-    await alice.login()
-    await alice.get("hub/home")
-    state = await hub.state("alice")
-    reason = NeedsLogin("the-code", "the reason", hub.clock.now())
-    await hub.authenticator.runtime.store.save("alice", state.next(needs_login=reason))
-    hub.user("alice")._auth_refreshed = None
-    body = (await alice.api("GET", "escape/status")).json()
-    assert (body["state"], body["reference"]) == ("sign_in", "the-code")
-
-
-async def test_renew_now_renews_and_is_for_people_with_xsrf_alone(
-    hub: HubInTest, session: Session, alice: Browser
-) -> None:
-    await alice.get("hub/home")
-    old = await hub.state("alice")
-    answer = await alice.api("POST", "escape/renew")
-    assert answer.status_code == 200
-    assert answer.json()["state"] == "fresh"
-    new = await hub.state("alice")
-    assert new.exchanged["eos"].value != old.exchanged["eos"].value
-    without = await alice.client.post(f"{hub.url}hub/api/escape/renew")
-    assert without.status_code == 403
-    async with httpx.AsyncClient(headers={"Authorization": f"token {session.token}"}) as client:
-        by_token = await client.post(f"{hub.url}hub/api/escape/renew")
-    assert by_token.status_code == 403
-
-
-async def test_renew_now_cannot_be_pressed_all_the_time(fresh_alice: Browser) -> None:
-    await fresh_alice.login()
-    await fresh_alice.get("hub/home")
-    answers = [await fresh_alice.api("POST", "escape/renew") for _ in range(4)]
-    assert [a.status_code for a in answers] == [200, 200, 200, 429]
-    refused(answers[-1], 429, "rate_limited")
-
-
-@pytest.mark.parametrize("path", ["escape/status", "escape/renew"])
-async def test_strangers_read_no_status(hub: HubInTest, path: str) -> None:
-    stranger = Browser(hub)
-    method = "GET" if path.endswith("status") else "POST"
-    assert (await stranger.api(method, path)).status_code == 403
-    await stranger.client.aclose()

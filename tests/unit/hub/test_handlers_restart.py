@@ -11,7 +11,8 @@ import httpx
 
 from tests.fakes.iam_peer import Peer
 from tests.harness.processes import free_port
-from tests.unit.hub.in_process import Browser, HubInTest, hub_config, iam_client, running
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import HubInTest, hub_config, iam_client, running
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -13,7 +13,8 @@ import pytest
 from escape_hub.core.auth_state import Failure, NeedsLogin
 from escape_hub.hub import pages
 from escape_hub.hub.spawning import EscapeSpawnerMixin
-from tests.unit.hub.in_process import Browser, HubInTest, InProcessSpawner
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import HubInTest, InProcessSpawner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,7 +16,8 @@ from escape_hub.core.auth_state import NeedsLogin
 from escape_hub.core.session_plan import ENV, SessionPlan
 from escape_hub.errors import SettingsError
 from escape_hub.hub.spawning import EscapeSpawnerMixin
-from tests.unit.hub.in_process import Browser, HubInTest, InProcessSpawner
+from tests.unit.hub.browser import Browser
+from tests.unit.hub.in_process import HubInTest, InProcessSpawner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
