@@ -73,6 +73,9 @@ class Agent:
         self._failures = 0
         self._last_problem = ""
         self._is_beside = False
+        # The hub no longer knows our API token: this process outlived its session, and a
+        # newer one, perhaps waiting for the same directory, must be able to write.
+        self._is_disowned = False
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -123,6 +126,8 @@ class Agent:
             # The type alone: an exception's text may quote what it choked on.
             wait = self._trouble(EscapeHubError(f"unexpected {type(error).__name__}", code="agent"))
         self._save_status(wait)
+        if self._is_disowned:
+            self._files.release()
         return wait
 
     def _poll(self, timeout: float) -> float:
@@ -132,6 +137,7 @@ class Agent:
             return self._refused(refusal)
         self._time.heard(reply.hub_now)
         self._failures = 0
+        self._is_disowned = False
         self._report("")
         audiences = tuple(
             self._files.publish(one, reply.audiences.get(one.name))
@@ -155,6 +161,7 @@ class Agent:
 
     def _refused(self, refusal: HubRefusalError) -> float:
         self._time.heard(refusal.hub_now)
+        self._is_disowned = refusal.reason in ("unauthorized", "forbidden")
         self._report(f"the hub gives nothing now [{refusal.code}]: {refusal.message}")
         if refusal.wipe:
             self._remove(expired_only=False)

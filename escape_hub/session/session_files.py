@@ -155,6 +155,13 @@ class SessionFiles:
             return one
         return replace(one, expires_at=None, renewed_at=None)
 
+    def release(self) -> None:
+        """Let another agent write. `open` tries to become the writer again."""
+        with self._lock:
+            directory, self._directory = self._directory, None
+            if directory is not None:
+                directory.close()
+
     def close(self, *, wipe: bool) -> None:
         """Write nothing from now on; with ``wipe`` the writer also removes all it wrote."""
         with self._lock:

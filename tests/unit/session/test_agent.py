@@ -353,6 +353,21 @@ def test_a_second_agent_only_reads_and_takes_over_when_the_first_ends(stage: Sta
     assert stage.status()["audiences"][0]["expires_at"] == NOW + 50 + HOUR
 
 
+@pytest.mark.parametrize("reason", ["unauthorized", "forbidden"])
+def test_an_agent_that_outlived_its_session_makes_room_for_the_next(
+    stage: Stage, reason: str
+) -> None:
+    orphan, successor = stage.agent(good(), refusal(reason)), stage.agent(good(now=NOW + 50))
+    orphan.step()
+    successor.step()
+    assert not successor.is_writer
+    orphan.step()
+    successor.step()
+    assert successor.is_writer
+    assert orphan.step() == 5.0
+    assert stage.status()["state"] == "fresh"
+
+
 def test_a_reader_that_ends_wipes_nothing(stage: Stage) -> None:
     first, second = stage.agent(good()), stage.agent(good())
     first.step()
