@@ -27,7 +27,7 @@ WALLS: dict[str, tuple[set[str], set[str]]] = {
         {
             "jupyterhub", "oauthenticator", "kubespawner", "tornado", "httpx", "jwt", "yaml",
             "cryptography", "prometheus_client", "sqlalchemy", "traitlets", "kubernetes_asyncio",
-            "jinja2",
+            "jinja2", "aiohttp",
         },
     ),
     "demo": ({"errors", "core", "settings", "demo"}, {"tornado", "httpx", "jwt", "cryptography"}),

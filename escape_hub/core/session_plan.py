@@ -38,13 +38,15 @@ class SessionPlan:
     """Directory, audiences and Rucio client of one session.
 
     ``token_dir`` is absolute and belongs to this session alone. ``sign_in_path``
-    is a path on the hub's host that starts a new login.
+    is a path on the hub's host that starts a new login. ``scratch_dir`` is the user's
+    own directory on the scratch space, for the session to make; empty: none.
     """
 
     token_dir: str
     audiences: tuple[Audience, ...]
     rucio: RucioClient | None = None
     sign_in_path: str = "/hub/oauth_login"
+    scratch_dir: str = ""
 
     def to_json(self) -> str:
         """The text for ``ESCAPE_HUB_SESSION``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from traitlets import Callable, Float, HasTraits, Unicode, Union, default
@@ -162,6 +163,8 @@ def check_at_start(app: Any, audiences: Sequence[str]) -> None:
             f"EscapeSpawnerMixin.rucio_audience is {audience!r}, which is none of "
             f"EscapeAuthenticator.audiences {list(audiences)}"
         )
+    if check := getattr(spawner, "check_kubernetes_settings", None):
+        check(partial(_configured, app))
 
 
 def _configured(app: Any, name: str) -> Any:
@@ -170,4 +173,4 @@ def _configured(app: Any, name: str) -> Any:
     for section in reversed(spawner.section_names()):
         if name in app.config.get(section, {}):
             return app.config[section][name]
-    return spawner.class_traits()[name].default_value
+    return spawner.class_traits()[name].default()

@@ -76,7 +76,7 @@ class TokenDirectory:
                 f"{self.path} belongs to uid {info.st_uid}, not to uid {os.geteuid()} that runs "
                 "this session: choose a directory below it"
             )
-        if stat.S_IMODE(info.st_mode) & 0o777 != 0o700:
+        if stat.S_IMODE(info.st_mode) != 0o700:  # a pod's fsGroup hands down a setgid bit
             os.fchmod(self._fd, 0o700)
             if stat.S_IMODE(os.fstat(self._fd).st_mode) & 0o077:
                 raise CredentialFileError(

@@ -1,0 +1,252 @@
+"""What KubeSpawner 7.1 gets wrong, mended one by one; each has a switch of its own.
+
+The texts that go to its maintainers are in ``docs/upstream/kubespawner-*.md``. A
+mend that a later KubeSpawner makes itself can be switched off, then taken out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from jupyterhub import spawner as upstream
+from kubernetes_asyncio.client.rest import ApiException
+from tornado import web
+from traitlets import Bool
+from traitlets.config import Configurable
+
+from escape_hub.core.pod_trouble import Trouble, api_away, api_refused, stuck
+
+#: JupyterHub 6 does not count these as a sign of a broken hub, which stops after a few.
+_StartException: Any = getattr(upstream, "SpawnException", web.HTTPError)
+#: Seconds after the API came back for which a 403 is no verdict: it has not read its roles yet.
+_WAKING_UP = 5.0
+#: A start's own limit is this much (seconds) below `start_timeout`, to say why in time.
+_MARGIN = 2.0
+
+
+class StartFailedError(_StartException):
+    """A start that the cluster refused or never finished; the page shows these words."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        web.HTTPError.__init__(self, trouble.status, trouble.words)
+        self.trouble = trouble
+        self.reason = trouble.code
+        self.message = f"{trouble.words} (reference: {trouble.code})"
+        self.message_html = (
+            f"{html.escape(trouble.words)} <small>Reference: {html.escape(trouble.code)}</small>"
+        )
+        self.log_message = f"{trouble.words} [{trouble.code}]"
+        self.jupyterhub_message = self.message
+        self.jupyterhub_html_message = self.message_html
+
+    def __str__(self) -> str:
+        return str(self.log_message)
+
+
+class KubeMends(Configurable):
+    """Goes before KubeSpawner, or a subclass of it."""
+
+    # KubeSpawner's own, which has no types.
+    api_token: Any
+    k8s_api_request_retry_timeout: Any
+    log: Any
+    namespace: Any
+    pod_name: Any
+    pod_reflector: Any
+    start_timeout: Any
+
+    hide_manifests = Bool(
+        True,
+        config=True,
+        help="""
+        Keep manifests out of the log. When the API refuses to create a pod or a Secret,
+        KubeSpawner writes all of it into the log, the session's API token and the keys
+        of internal_ssl included.
+
+        .. versionadded:: 0.1
+        """,
+    )
+    explain_failures = Bool(
+        True,
+        config=True,
+        help="""
+        Show people a sentence when the cluster refuses a session or cannot run it, in
+        place of KubeSpawner's "500: Unhandled error starting server", and write what the
+        API said into the log in one line.
+
+        .. versionadded:: 0.1
+        """,
+    )
+    await_api = Bool(
+        True,
+        config=True,
+        help="""
+        Try again, for `start_timeout` seconds (a stop: for
+        `k8s_api_request_retry_timeout`), while the API of the cluster refuses or breaks
+        connections. KubeSpawner retries requests that time out and gives up at the first
+        refused connection.
+
+        .. versionadded:: 0.1
+        """,
+    )
+    heal_reflectors = Bool(
+        True,
+        config=True,
+        help="""
+        Watch pods and events again after an outage of the API of more than 51 seconds,
+        and take no server for stopped because the API does not answer. KubeSpawner stops
+        watching for good, and the hub then never learns of a pod's end or start.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    _away_since = 0.0
+    _away_last = 0.0
+
+    # -- manifests in the log ------------------------------------------------------------
+
+    async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> Any:
+        if self.hide_manifests:
+            keep_out_of_the_log(pod)
+        return await super()._make_create_pod_request(pod, request_timeout)
+
+    async def _make_create_resource_request(self, kind: str, manifest: Any) -> Any:
+        if self.hide_manifests:
+            keep_out_of_the_log(manifest)
+        return await super()._make_create_resource_request(kind, manifest)
+
+    # -- refused connections, and reasons --------------------------------------------------
+
+    async def _start(self) -> Any:
+        # Not `start`: its task, as KubeSpawner makes it, is what the progress page awaits.
+        limit = max(self.start_timeout - _MARGIN, 0.9 * self.start_timeout)
+        try:
+            async with asyncio.timeout(limit if self.explain_failures else None):
+                return await self._insist(super()._start, None)
+        except Exception as error:
+            self._explain(error, "start", limit)
+            raise
+
+    async def stop(self, now: bool = False) -> None:
+        """As KubeSpawner's, and again while the API is away."""
+        begin: Callable[[], Awaitable[Any]] = lambda: super(KubeMends, self).stop(now)  # noqa: E731
+        await self._insist(begin, self.k8s_api_request_retry_timeout)
+
+    async def _insist(self, call: Callable[[], Awaitable[Any]], seconds: float | None) -> Any:
+        """Call again while the API is away, for ``seconds`` or until cancelled."""
+        began, delay, self._away_since = time.monotonic(), 0.5, 0.0
+        while True:
+            try:
+                found = await call()
+            except Exception as error:
+                late = seconds is not None and time.monotonic() - began + delay > seconds
+                if not self.await_api or not self._is_away(error) or late:
+                    raise
+                self.log.warning(
+                    "The API of the cluster does not answer (%s): trying again for %s",
+                    type(error).__name__,
+                    self.pod_name,
+                )
+            else:
+                self._away_since = 0.0
+                return found
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, 5.0)
+
+    def _is_away(self, error: BaseException) -> bool:
+        now = time.monotonic()
+        if connection_failed(error):
+            self._away_since, self._away_last = self._away_since or now, now
+            return True
+        waking_up = bool(self._away_last) and now - self._away_last < _WAKING_UP
+        return waking_up and isinstance(error, ApiException) and error.status in (401, 403)
+
+    def _explain(self, error: Exception, what: str, limit: float) -> None:
+        """Raise the sentence for ``error``, if there is one."""
+        if not self.explain_failures:
+            return
+        trouble = None
+        if isinstance(error, ApiException):
+            trouble = api_refused(error.status or 0, error.body, error.reason or "")
+        elif connection_failed(error) or (isinstance(error, TimeoutError) and self._away_since):
+            trouble = api_away(f"no connection ({type(error).__name__})")
+        elif isinstance(error, TimeoutError):
+            trouble = stuck(self._own_pod(), limit)
+        if trouble is None:
+            return
+        detail = trouble.detail.replace(self.api_token or "\0", "[removed]")
+        self.log.error("No %s of %s [%s]: %s", what, self.pod_name, trouble.code, detail)
+        # Without its cause: that holds the API's whole answer.
+        raise StartFailedError(trouble) from None
+
+    def _own_pod(self) -> Any:
+        pods = self.pod_reflector.pods if self.pod_reflector else {}
+        return pods.get(f"{self.namespace}/{self.pod_name}")
+
+    # -- reflectors --------------------------------------------------------------------------
+
+    async def _start_reflector(
+        self, kind: str, reflector_class: Any, replace: bool = False, **options: Any
+    ) -> Any:
+        if not self.heal_reflectors:
+            return await super()._start_reflector(kind, reflector_class, replace, **options)
+        reflectors, key = type(self).reflectors, self._get_reflector_key(kind)
+        before = reflectors.get(key)
+        if before is not None and not replace:
+            self._watch_again(before)
+        try:
+            return await super()._start_reflector(kind, reflector_class, replace, **options)
+        except Exception as error:
+            # One that never loaded knows no pods: the hub would take every server for stopped.
+            if not is_loaded(reflectors.get(key)):
+                reflectors.pop(key, None)
+                if is_loaded(before):
+                    reflectors[key] = before
+            if isinstance(error, ApiException) and not error.body:
+                message = f"the hub cannot list {kind} in {self.namespace}: {error.reason}"
+                error.body = json.dumps({"message": message}).encode()
+            raise
+
+    def _watch_again(self, reflector: Any) -> None:
+        """Arm the same reflector: it keeps what it knew until it has read a new list."""
+        task = reflector.watch_task
+        if task is None or not task.done() or task.cancelled() or not is_loaded(reflector):
+            return
+        self.log.warning("Watching %s had ended: watching again", reflector.kind)
+        reflector.watch_task = asyncio.create_task(reflector._watch_and_update())
+
+    async def poll(self) -> Any:
+        """As KubeSpawner's; None (running, as far as is known) while the API is away."""
+        try:
+            return await super().poll()
+        except Exception as error:
+            if not self.heal_reflectors or not connection_failed(error):
+                raise
+            self.log.warning("The API of the cluster is away: %s is not looked at", self.pod_name)
+            return None
+
+
+def connection_failed(error: BaseException) -> bool:
+    """Whether no answer came: refused, reset, no route, no name."""
+    return isinstance(error, aiohttp.ClientConnectionError | ConnectionError)
+
+
+def keep_out_of_the_log(manifest: Any) -> None:
+    """Make ``to_str``, which KubeSpawner logs, say the object's name only."""
+    text = f"{manifest.kind} {manifest.metadata.name} (its manifest is kept out of the log)"
+    manifest.to_str = lambda: text
+
+
+def is_loaded(reflector: Any) -> bool:
+    """Whether it has read its list at least once."""
+    if reflector is None:
+        return False
+    loaded = reflector.first_load_future
+    return bool(loaded.done() and not loaded.cancelled() and loaded.exception() is None)
