@@ -14,8 +14,7 @@ from escape_hub.core.status import State
 class Entry:
     """One user with a running session.
 
-    ``again``: look once more when the turn under way ends. ``late``: what was due could not
-    be renewed. ``missing``: how often in a row
+    ``again``: look once more when the turn under way ends. ``missing``: how often in a row
     the hub did not list it. ``seen``: per audience expiry (0: no token) and state.
     """
 
@@ -23,7 +22,6 @@ class Entry:
     urgency: float = 0.0
     running: bool = False
     again: bool = False
-    late: bool = False
     needs_login: bool = False
     fetched_at: float = 0.0
     missing: int = 0

@@ -56,7 +56,6 @@ class RenewalService:
         self._agenda = Agenda()
         self._turns: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        broker.admission.on_recovery(self._issuer_is_back)
         self._main: asyncio.Task[None] | None = None
         self._reconcile_at = 0.0
         self._report_at = 0.0
@@ -208,12 +207,10 @@ class RenewalService:
             state = await self._broker.renew_due(user)
             at = self._broker.deadline(user, state)
             now = self._clock.now()
-            entry.late = at <= now or bool(state.failures)
-            if not entry.late:
+            if at > now and not state.failures:
                 self._metrics.renewal_lag.observe(max(0.0, now - max(due, state.login_at)))
             at = self._not_too_soon(at, now)
         else:
-            entry.late = False
             at = due
         return self._note(entry, state, at)
 
@@ -269,10 +266,3 @@ class RenewalService:
             entry.missing = 0 if user in running else entry.missing + 1
             if entry.missing > 1:
                 self._agenda.remove(user)
-
-    def _issuer_is_back(self) -> None:
-        """Whoever is late is due now; the bucket and the ramp see to the pace."""
-        now = self._clock.now()
-        for user, entry in self._agenda.entries.items():
-            if entry.late and not entry.running:
-                self._put(user, now, entry.urgency)

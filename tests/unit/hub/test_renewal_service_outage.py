@@ -145,6 +145,19 @@ async def test_one_good_probe_is_enough_for_all_who_are_late():
     await end(rig, sessions)
 
 
+async def test_the_service_alone_renews_within_35_s_whoever_failed_as_the_issuer_came_back():
+    rig, sessions = await rig_with_sessions(90, users=3)
+    for session in sessions:
+        session.task.cancel()
+    await rig.clock.advance(135)
+    rig.issuer.hang = True
+    await rig.clock.advance(35.9)
+    rig.issuer.hang = False
+    await rig.clock.advance(35)
+    assert all(rig.are_good(rig.stored(u)) for u in rig.users)
+    await end(rig, sessions)
+
+
 async def test_while_the_issuer_is_down_late_sessions_cost_the_hub_nothing():
     rig, sessions = await rig_with_sessions(3600, users=200)
     for session in sessions:
