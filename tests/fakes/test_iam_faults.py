@@ -36,6 +36,24 @@ async def test_a_status_fault_answers_with_it_and_counts_it(mode: str) -> None:
         good(await iam.refresh(token))
 
 
+async def test_a_redirect_leads_to_another_origin_that_counts_who_follows() -> None:
+    async with Peer() as iam:
+        token = (await iam.login())["refresh_token"]
+        await iam.faults(token={"mode": "307"})
+        answer = await iam.refresh(token)
+        assert answer.status_code == 307
+        assert answer.headers["Location"] == f"http://localhost:{iam.config.port}/caught"
+        await iam.http.post(answer.headers["Location"], data={"refresh_token": token})
+        assert (await iam.counters())["requests"]["caught"] == 1
+
+
+async def test_the_way_a_client_proves_who_it_is_is_counted() -> None:
+    async with Peer() as iam:
+        await iam.refresh((await iam.login())["refresh_token"])
+        await iam.http.post("token", data={"client_id": "escape-hub", "client_secret": "wrong"})
+        assert (await iam.counters())["client_auth"] == {"basic": 2, "post": 1}
+
+
 async def test_garbage_is_a_success_that_nobody_can_parse() -> None:
     async with Peer() as iam:
         token = (await iam.login())["refresh_token"]

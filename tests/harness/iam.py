@@ -17,6 +17,9 @@ CLIENT_SECRET = "demo-secret-not-for-production"
 class Iam:
     """A running development IAM. ``faults(...)`` switches faults, ``counters()`` counts grants."""
 
+    client_id = "escape-hub"
+    client_secret = CLIENT_SECRET
+
     def __init__(self, directory: Path, *, redirect_uris: list[str], **config: Any) -> None:
         self.port = free_port()
         self.issuer = f"http://127.0.0.1:{self.port}/"
@@ -65,8 +68,8 @@ class Iam:
     def issued(self) -> Any:
         return self._control("GET", "issued")
 
-    def rotate_keys(self) -> None:
-        self._control("POST", "rotate_keys")
+    def rotate_keys(self, *, keep_old: bool = True) -> None:
+        self._control("POST", "rotate_keys", {"keep_old": keep_old})
 
     def revoke_user(self, user: str) -> None:
         self._control("POST", "revoke_user", {"user": user})

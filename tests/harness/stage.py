@@ -25,7 +25,9 @@ class Stage:
     ) -> None:
         self.directory = directory
         self.hub = Hub(directory / "hub", **hub_options)
-        self.iam = Iam(directory / "iam", redirect_uris=[self.hub.redirect_uri], **iam_options)
+        # `redirect_uris` in the options are those of other clients with the hub's registration.
+        redirect_uris = [self.hub.redirect_uri, *iam_options.pop("redirect_uris", [])]
+        self.iam = Iam(directory / "iam", redirect_uris=redirect_uris, **iam_options)
         self.canaries = Canaries()
         self.sampler = ProcessSampler(str(directory))
         self._found: list[str] = []

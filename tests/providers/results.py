@@ -43,6 +43,11 @@ class Results:
         if report.outcome != "passed":
             cell["result"] = "FAIL" if report.failed else report.outcome
 
+    def put(self, row: str, column: str, *, title: str, result: str, note: str = "") -> None:
+        """One cell of a suite whose tests judge more than one column at once."""
+        found = self.rows.setdefault(row, {"title": title, "cells": {}})
+        found["cells"][column] = {"result": result, "note": note}
+
     def write(self, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / f"conformance-{self.suite}.json"

@@ -16,7 +16,7 @@ from escape_hub.demo.iam.config import IamConfig
 from escape_hub.demo.iam.handlers_dev import CONTROL
 from escape_hub.demo.iam.handlers_login import Aup, Authorize, Cancel, Consent, Home, Login
 from escape_hub.demo.iam.handlers_logout import EndSession
-from escape_hub.demo.iam.handlers_resource import Discovery, Jwk, Userinfo
+from escape_hub.demo.iam.handlers_resource import Caught, Discovery, Jwk, Userinfo
 from escape_hub.demo.iam.handlers_token import Introspect, Revoke, Token
 from escape_hub.demo.iam.service import Iam
 from escape_hub.demo.iam.state import SigningKey
@@ -37,6 +37,7 @@ _ROUTES: list[tuple[str, type[Handler]]] = [
     ("jwk", Jwk),
     ("introspect", Introspect),
     ("revoke", Revoke),
+    ("caught", Caught),
     ("end_session", EndSession),
     *((f"dev/{path}", handler) for path, handler in CONTROL),
 ]

@@ -67,6 +67,8 @@ class Handler(tornado.web.RequestHandler):
             self.drop()
         elif fault.mode in ("drop", "lost_reply"):
             self.drop()
+        elif fault.mode == "307":
+            self.redirect(f"http://{self._other_name()}:{self.iam.config.port}/caught", status=307)
         elif fault.mode == "garbage":
             self.set_header("Content-Type", "text/html")
             self.finish(_GARBAGE)
@@ -76,6 +78,10 @@ class Handler(tornado.web.RequestHandler):
                 self.set_header("Retry-After", str(fault.retry_after))
             self.set_header("Content-Type", "text/html")
             self.finish("<html><body><h1>Injected by dev/faults</h1></body></html>")
+
+    def _other_name(self) -> str:
+        """This machine's loopback by another name: to a client that is another origin."""
+        return "127.0.0.1" if self.request.host.startswith("localhost") else "localhost"
 
     def drop(self) -> None:
         """Close the connection without a word."""
@@ -95,6 +101,7 @@ class Handler(tornado.web.RequestHandler):
         """The client's id and secret, by either way of RFC 6749 section 2.3.1, never both."""
         header = self.request.headers.get("Authorization", "")
         in_body = "client_secret" in form
+        self.iam.counters.client_auth("basic" if header else "post" if in_body else "none")
         if not header:
             return form.get("client_id", ""), form.get("client_secret", "")
         if in_body:

@@ -43,6 +43,7 @@ class Counters:
     def reset(self) -> None:
         """Start again from nothing; requests under way still count as running."""
         self._requests: Counter[str] = Counter()
+        self._client_auth: Counter[str] = Counter()
         self._grants: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._users: defaultdict[str, defaultdict[str, Counter[str]]] = defaultdict(
             lambda: defaultdict(Counter)
@@ -53,6 +54,10 @@ class Counters:
     def request(self, endpoint: str) -> None:
         """Count one request at an endpoint."""
         self._requests[endpoint] += 1
+
+    def client_auth(self, way: str) -> None:
+        """Count one client that proved who it is: ``basic``, ``post`` or ``none``."""
+        self._client_auth[way] += 1
 
     def outcome(self, grant: str, user: str, outcome: str) -> None:
         """Count one token request that ended; ``user`` is empty when unknown."""
@@ -84,6 +89,7 @@ class Counters:
         """The JSON object of ``GET dev/counters``."""
         return {
             "requests": dict(self._requests),
+            "client_auth": dict(self._client_auth),
             "grants": {grant: dict(found) for grant, found in self._grants.items()},
             "users": {
                 user: {grant: dict(found) for grant, found in grants.items()}

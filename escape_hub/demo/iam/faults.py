@@ -14,8 +14,9 @@ from typing import Any
 from escape_hub.demo.iam import hostile
 from escape_hub.demo.iam.config import DIALECTS, REUSE, IamConfig
 
-#: ``drop`` closes the connection unprocessed, ``lost_reply`` processes the request first.
-MODES = ("none", "500", "502", "503", "504", "429", "hang", "drop", "lost_reply", "garbage")
+#: ``drop`` closes the connection unprocessed, ``lost_reply`` processes the request first;
+#: ``307`` sends the request on to another origin, where ``caught`` counts whoever follows.
+MODES = ("none", "307", "500", "502", "503", "504", "429", "hang", "drop", "lost_reply", "garbage")
 GRANTS = ("any", "refresh_token", "authorization_code", "token-exchange")
 ENDPOINTS = (
     "token", "userinfo", "jwk", "discovery", "authorize", "introspect", "revoke", "end_session",

@@ -104,3 +104,18 @@ class Userinfo(Handler):
         self.set_header("WWW-Authenticate", f'Bearer realm="development IAM"{detail}')
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps({"error": error}))
+
+
+class Caught(Handler):
+    """``/caught``: where mode ``307`` leads, at another name of this machine. It only counts."""
+
+    async def prepare(self) -> None:
+        """Count whoever comes."""
+        await super().prepare()
+        self.iam.counters.request("caught")
+
+    async def get(self) -> None:
+        """Nothing worth having."""
+        self.send_json({})
+
+    post = get
