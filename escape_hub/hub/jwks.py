@@ -36,11 +36,16 @@ class KeySource:
         `InvalidTokenError` when the issuer publishes none such; the error of the fetch
         when the issuer could not be asked, for then nobody knows.
         """
-        if (key := select_key(await self._keys.get(), header)) is not None:
-            return key
+        refusal: InvalidTokenError | None = None
+        try:
+            if (key := select_key(await self._keys.get(), header)) is not None:
+                return key
+        except InvalidTokenError as error:
+            # Several that fit, or one too weak: the issuer may publish others by now.
+            refusal = error
         if (key := await self.refetched(header, budget)) is not None:
             return key
-        raise InvalidTokenError(
+        raise refusal or InvalidTokenError(
             "the token was signed with a key that the identity service does not publish",
             code="jwks-unknown-kid",
         )

@@ -241,3 +241,26 @@ async def test_a_bug_in_a_fetch_is_not_remembered_as_an_outage(clock: FakeClock)
     with pytest.raises(ValueError, match="a bug"):
         await cached.get()
     assert await cached.get() == 2
+
+
+async def test_keys_that_were_ambiguous_are_looked_at_once_more(
+    source: KeySource, issuer: Issuer
+) -> None:
+    issuer.kids = ["k1", "k2"]
+    nameless = Header("RS256", None)
+    with pytest.raises(InvalidTokenError) as caught:
+        await source.key(nameless, "token_endpoint")
+    assert caught.value.code == "jwks-ambiguous"
+    issuer.rotate()
+    assert (await source.key(nameless, "token_endpoint")).kid == "k2"
+
+
+async def test_a_stranger_who_may_not_look_again_hears_of_the_ambiguity(
+    source: KeySource, issuer: Issuer
+) -> None:
+    issuer.kids = ["k1", "k2"]
+    for _ in range(2):
+        with pytest.raises(InvalidTokenError) as caught:
+            await source.key(Header("RS256", None), "back_channel")
+        assert caught.value.code == "jwks-ambiguous"
+    assert issuer.fetches == 2
