@@ -40,6 +40,8 @@ CHECK = "@userinfo"
 #: Seconds between the polls of a session whose renewal is overdue. A call to the issuer may
 #: hang for 30 s when it comes back, and the file must be fresh 35 s after.
 OVERDUE_POLL = 3.0
+#: And of one that lacks only what was refused: that is tried again every few minutes at most.
+REFUSED_POLL = 60.0
 #: A subject token with less than this left is not worth an exchange.
 SUBJECT_MARGIN = 2.0
 
@@ -246,22 +248,36 @@ def next_poll(
     second, and more where ``sessions`` of them would press the hub.
     """
     floor = max(1.0, sessions / policy.polls_per_second)
-    tokens = [state.exchanged.get(n) for n in names]
-    living = [t for t in tokens if t is not None and t.is_valid(now)]
     if state.needs_login is not None:
         return max(floor, 15.0)
-    if not tokens or len(living) < len(tokens):
-        return max(floor, OVERDUE_POLL)
+    tokens = {n: state.exchanged.get(n) for n in names}
+    living = [t for t in tokens.values() if t is not None and t.is_valid(now)]
+    wishes = [
+        _poll_without_token(state, n) for n, t in tokens.items() if t is None or not t.is_valid(now)
+    ]
+    if living:
+        wishes.append(_poll_with_tokens(policy, living, _seed(user, state), now))
+    return max(floor, min(wishes, default=OVERDUE_POLL))
+
+
+def _poll_without_token(state: AuthState, name: str) -> float:
+    failure = state.failures.get(name) or state.failures.get("")
+    if failure is None or failure.kind not in ("operator", "user_action"):
+        return OVERDUE_POLL
+    # As often as the broker itself tries again, within bounds.
+    life = state.login_token.lifetime if state.login_token else 0.0
+    return min(REFUSED_POLL, max(OVERDUE_POLL, life / 12))
+
+
+def _poll_with_tokens(
+    policy: RenewalPolicy, living: list[AccessToken], seed: float, now: float
+) -> float:
     life = min(t.lifetime for t in living)
-    cap = min(300.0, max(60.0, life / 30))
-    seed = _seed(user, state)
     left = min(due_at(policy, t, seed) for t in living) - now
-    wish = (
-        left + min(5.0, max(0.5, 0.02 * life))
-        if left > 0
-        else min(OVERDUE_POLL, max(1.0, 0.05 * life))
-    )
-    return max(floor, min(cap, wish))
+    if left <= 0:
+        return min(OVERDUE_POLL, max(1.0, 0.05 * life))
+    cap = min(300.0, max(60.0, life / 30))
+    return min(cap, left + min(5.0, max(0.5, 0.02 * life)))
 
 
 def may_go_on(policy: RenewalPolicy, state: AuthState, now: float) -> bool:

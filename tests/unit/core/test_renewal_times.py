@@ -152,6 +152,19 @@ def test_a_session_whose_renewal_is_overdue_asks_again_within_seconds():
     assert next_poll(POLICY, "alice", signed_in(3600, exchanged={}), NAMES, 0.0) == 3
 
 
+@pytest.mark.parametrize("kind", ["operator", "user_action"])
+@pytest.mark.parametrize("name", ["rucio", ""])
+def test_a_session_does_not_press_for_what_was_refused(kind, name):
+    refused = {name: Failure(kind, "exchange-denied", "no", 0.0)}
+    state = signed_in(3600, exchanged={"eos": token(3600)}, failures=refused)
+    assert next_poll(POLICY, "alice", state, NAMES, 0.0) == 60
+    short = signed_in(24, exchanged={"eos": token(3600)}, failures=refused)
+    assert next_poll(POLICY, "alice", short, NAMES, 0.0) == 3
+    # Nor does the refusal slow down what another audience needs.
+    away = signed_in(3600, exchanged={}, failures={"rucio": refused[name]})
+    assert next_poll(POLICY, "alice", away, NAMES, 0.0) == 3
+
+
 def test_a_session_that_waits_for_a_login_asks_every_quarter_of_a_minute():
     state = signed_in(3600, needs_login=NeedsLogin("x", "sign in", 0.0))
     assert next_poll(POLICY, "alice", state, NAMES, 0.0) == 15
