@@ -125,8 +125,7 @@ class EscapeCallbackHandler(RefusingHandler):
             self._refuse(error, flight)
         except web.HTTPError as error:
             # From an operator's hook: its message is meant for people.
-            message = error.log_message or error.reason or ""
-            self._refuse(SignInError(message, code="sign-in-hook"), flight)
+            self._refuse(SignInError(_words_of(error), code="sign-in-hook"), flight)
         except Exception as error:
             log_unexpected(self.log, "a sign-in", error)
             self._refuse(EscapeHubError(type(error).__name__, code="sign-in-internal"), flight)
@@ -185,6 +184,14 @@ class EscapeCallbackHandler(RefusingHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         # Upstream's prints the whole request, code included.
         log_unexpected(self.log, self._request_summary(), value)
+
+
+def _words_of(error: web.HTTPError) -> str:
+    """The message with its values filled in; Tornado keeps the two apart, and doubles a "%"."""
+    try:
+        return (error.log_message or "") % error.args or error.reason or ""
+    except (TypeError, ValueError):
+        return error.log_message or ""
 
 
 def _refused_by_issuer(error: str) -> EscapeHubError:

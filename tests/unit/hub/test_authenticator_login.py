@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tornado import web
 
 from tests.unit.hub.browser import Browser, query, refused
 from tests.unit.hub.in_process import HubInTest
@@ -199,18 +200,30 @@ async def test_no_secret_of_a_login_reaches_the_log(
         assert not [line for line in hub_lines if secret in line]
 
 
-@pytest.mark.parametrize("error", ["crash", "http"])
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (RuntimeError("boom"), 500, "Something went wrong"),
+        (web.HTTPError(403, "read this"), 400, "read this"),
+        (web.HTTPError(403, "ask %s", "the helpdesk"), 400, "ask the helpdesk"),
+        (web.HTTPError(403, "your quota is 100% full"), 400, "is 100% full"),
+        (web.HTTPError(403, "ask %s %s", "twice"), 400, "ask"),
+        (web.HTTPError(403, reason="Closed today"), 400, "Closed today"),
+    ],
+)
 async def test_a_hook_that_fails_is_a_page_and_the_code_is_not_logged(
-    hub: HubInTest, alice: Browser, caplog: pytest.LogCaptureFixture, error: str
+    hub: HubInTest,
+    alice: Browser,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    words: str,
 ) -> None:
-    from tornado import web
-
     def hook(authenticator: Any, handler: Any, model: Any) -> Any:
-        raise web.HTTPError(403, "read this") if error == "http" else RuntimeError("boom")
+        raise error
 
     hub.authenticator.post_auth_hook = hook
     back = await alice.at_issuer(await alice.to_issuer())
-    status, words = (400, "read this") if error == "http" else (500, "Something went wrong")
     await refused(alice, await alice.client.get(back), status, words)
     assert query(back)["code"] not in caplog.text
 
