@@ -1,10 +1,11 @@
 """Write docs/conformance.md from what the tests found; nobody types a result.
 
-Usage: python3 tools/conformance.py [--check] [DIRECTORY]
+Usage: python3 tools/conformance.py [--check] [--suite=NAME] [DIRECTORY]
 
 Reads every ``conformance-*.json`` of DIRECTORY (default ``$ESCAPE_HUB_TEST_OUTPUT`` or
 ``test-output``), which the tests write when they run; see tests/providers/results.py for
-the form. ``--check`` writes nothing, and fails when the document says something else.
+the form. ``--suite`` takes that one alone, and leaves the other sections as they are.
+``--check`` writes nothing, and fails when the document says something else.
 Standard library only.
 """
 
@@ -27,16 +28,26 @@ results of the tests; a result is never typed.
 """
 
 
-def read_suites(directory: Path) -> list[dict[str, Any]]:
+def read_suites(directory: Path, name: str = "*") -> list[dict[str, Any]]:
     """The suites in ``directory``, by file name."""
-    files = sorted(directory.glob("conformance-*.json"))
+    files = sorted(directory.glob(f"conformance-{name}.json"))
     if not files:
-        sys.exit(f"conformance: {directory} has no results: run 'make test' first")
+        which = "" if name == "*" else f" of {name!r}"
+        sys.exit(f"conformance: {directory} has no results{which}: run 'make test' first")
     return [json.loads(file.read_text()) for file in files]
 
 
-def document(suites: list[dict[str, Any]]) -> str:
-    return "\n".join([HEAD, *(section(suite) for suite in suites)])
+def document(suites: list[dict[str, Any]], kept: dict[str, str] | None = None) -> str:
+    """The page; ``kept`` holds sections by heading that stay where no suite replaces them."""
+    sections = {**(kept or {}), **{suite["heading"]: section(suite) for suite in suites}}
+    return "\n".join([HEAD, *(sections[heading] for heading in sorted(sections))])
+
+
+def written_sections() -> dict[str, str]:
+    """The sections of the page as it is, by heading."""
+    text = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    parts = text.split("\n## ")[1:]
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
 
 
 def section(suite: dict[str, Any]) -> str:
@@ -76,11 +87,16 @@ def check(text: str) -> int:
 
 def main(arguments: list[str]) -> int:
     checking = "--check" in arguments
-    rest = [argument for argument in arguments if argument != "--check"]
+    suites = [a.removeprefix("--suite=") for a in arguments if a.startswith("--suite=")]
+    rest = [a for a in arguments if a != "--check" and not a.startswith("--suite=")]
     default = os.environ.get("ESCAPE_HUB_TEST_OUTPUT") or str(CHECKOUT / "test-output")
-    if len(rest) > 1 or any(argument.startswith("-") for argument in rest):
+    if len(rest) > 1 or len(suites) > 1 or any(argument.startswith("-") for argument in rest):
         sys.exit(__doc__)
-    text = document(read_suites(Path(rest[0] if rest else default)))
+    directory = Path(rest[0] if rest else default)
+    if suites:
+        text = document(read_suites(directory, suites[0]), written_sections())
+    else:
+        text = document(read_suites(directory))
     if checking:
         return check(text)
     DOCUMENT.parent.mkdir(exist_ok=True)

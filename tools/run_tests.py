@@ -84,13 +84,22 @@ TIERS = [
         ],
     ),
     Tier("unit", [pytest("tests/unit", "tests/fakes", *COVERAGE)]),
-    Tier("hub", [pytest("tests/hub", "-m", "not hub55 and not root")]),
+    Tier(
+        "hub",
+        [
+            pytest("tests/hub", "-m", "not hub55 and not root"),
+            ["python", "tools/conformance.py", "--check", "--suite=hostile"],
+        ],
+    ),
     Tier("hub55", [pytest("tests/hub", "-m", "hub55")], needs=["hub55"]),
     Tier("root", [pytest("tests/hub", "-m", "root")], possible=no_root),
     Tier("browser", [pytest("tests/browser")], needs=["browser"], possible=no_browser),
     Tier(
         "providers",
-        [pytest("tests/providers"), ["python", "tools/conformance.py", "--check"]],
+        [
+            pytest("tests/providers"),
+            ["python", "tools/conformance.py", "--check", "--suite=providers"],
+        ],
         possible=no_java,
     ),
     Tier("cluster", [pytest("tests/cluster")], possible=no_cluster),

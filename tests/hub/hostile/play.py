@@ -116,7 +116,7 @@ class Play:
             if name_of(person):
                 return "signs the person in"
         if "caught" in self.iam.counters()["requests"]:
-            return "follows the redirect with its secret"
+            return "follows the redirect"
         if [url for url in self.naive.sent_to if not url.startswith(self.iam.issuer)]:
             return "sends code and secret to a stranger"
         return ""

@@ -51,6 +51,33 @@ def test_check_compares_and_writes_nothing(
     assert "-| A \\| B | pass" in capsys.readouterr().out
 
 
+def test_one_suite_leaves_the_other_sections_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "docs/conformance.md"
+    monkeypatch.setattr(conformance, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(conformance, "DOCUMENT", page)
+    for name, heading in (("peers", "Peers"), ("others", "Others")):
+        found = {**suite(one={"result": "pass", "note": ""}), "heading": heading}
+        (tmp_path / f"conformance-{name}.json").write_text(json.dumps(found))
+    assert conformance.main([str(tmp_path)]) == 0
+    both = page.read_text()
+    failed = {**suite(one={"result": "FAIL", "note": ""}), "heading": "Others"}
+    (tmp_path / "conformance-others.json").write_text(json.dumps(failed))
+    assert conformance.main(["--check", "--suite=peers", str(tmp_path)]) == 0
+    assert conformance.main(["--check", "--suite=others", str(tmp_path)]) == 1
+    assert conformance.main(["--suite=peers", str(tmp_path)]) == 0
+    assert page.read_text() == both
+    assert conformance.main(["--suite=others", str(tmp_path)]) == 0
+    assert page.read_text() == both.replace("| A \\| B | pass |", "| A \\| B | FAIL |", 1)
+
+
+def test_a_suite_that_did_not_run_is_no_conformance(tmp_path: Path) -> None:
+    (tmp_path / "conformance-peers.json").write_text(json.dumps(suite()))
+    with pytest.raises(SystemExit, match="'others'"):
+        conformance.main(["--check", "--suite=others", str(tmp_path)])
+
+
 def test_no_results_are_no_conformance(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="make test"):
         conformance.main([str(tmp_path)])
