@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 from jupyterhub import crypto, orm
 from jupyterhub.user import UserDict
 
@@ -81,6 +82,40 @@ async def test_a_user_whom_nobody_knows_has_no_state_and_cannot_be_given_one(sto
     assert await store.load("carol") is None
     with pytest.raises(LookupError):
         await store.save("carol", state())
+
+
+async def test_a_renamed_user_keeps_the_state_and_a_new_one_of_the_old_name_gets_none(store, app):
+    await store.save("alice", state())
+    app.users["alice"].orm_user.name = "carol"
+    app.db.add(orm.User(name="alice"))
+    app.db.commit()
+    assert await store.load("carol") == state()
+    assert await store.load("alice") is None
+
+
+async def test_a_deleted_user_has_no_state_nor_has_the_next_one_of_that_name(store, app):
+    await store.save("bob", state())
+    app.users.delete("bob")
+    assert await store.load("bob") is None
+    app.db.add(orm.User(name="bob"))
+    app.db.commit()
+    assert await store.load("bob") is None
+
+
+async def test_a_user_deleted_past_the_hub_has_no_state(store, app):
+    await store.save("bob", state())
+    app.db.delete(app.users["bob"].orm_user)
+    app.db.commit()
+    assert await store.load("bob") is None
+
+
+async def test_a_known_user_is_found_without_asking_the_database(store, app):
+    await store.save("alice", state())
+    asked = []
+    sa.event.listen(app.db, "do_orm_execute", asked.append)
+    assert await store.load("alice") == state()
+    await store.save("alice", state(2), expected=1)
+    assert not asked
 
 
 async def test_the_state_of_another_authenticator_is_said_to_be_foreign(store, app):
