@@ -250,34 +250,24 @@ def next_poll(
     floor = max(1.0, sessions / policy.polls_per_second)
     if state.needs_login is not None:
         return max(floor, 15.0)
-    tokens = {n: state.exchanged.get(n) for n in names}
-    living = [t for t in tokens.values() if t is not None and t.is_valid(now)]
-    wishes = [
-        _poll_without_token(state, n) for n, t in tokens.items() if t is None or not t.is_valid(now)
-    ]
-    if living:
-        wishes.append(_poll_with_tokens(policy, living, _seed(user, state), now))
+    seed = _seed(user, state)
+    wishes = [_poll_for(policy, state, name, seed, now) for name in names]
     return max(floor, min(wishes, default=OVERDUE_POLL))
 
 
-def _poll_without_token(state: AuthState, name: str) -> float:
+def _poll_for(policy: RenewalPolicy, state: AuthState, name: str, seed: float, now: float) -> float:
+    token = state.exchanged.get(name)
+    if token is not None and now < (due := due_at(policy, token, seed)):
+        cap = min(300.0, max(60.0, token.lifetime / 30))
+        return min(cap, due - now + min(5.0, max(0.5, 0.02 * token.lifetime)))
     failure = state.failures.get(name) or state.failures.get("")
-    if failure is None or failure.kind not in ("operator", "user_action"):
+    if failure is not None and failure.kind in ("operator", "user_action"):
+        # As often as the broker itself tries again, within bounds.
+        life = state.login_token.lifetime if state.login_token else 0.0
+        return min(REFUSED_POLL, max(OVERDUE_POLL, life / 12))
+    if token is None or not token.is_valid(now):
         return OVERDUE_POLL
-    # As often as the broker itself tries again, within bounds.
-    life = state.login_token.lifetime if state.login_token else 0.0
-    return min(REFUSED_POLL, max(OVERDUE_POLL, life / 12))
-
-
-def _poll_with_tokens(
-    policy: RenewalPolicy, living: list[AccessToken], seed: float, now: float
-) -> float:
-    life = min(t.lifetime for t in living)
-    left = min(due_at(policy, t, seed) for t in living) - now
-    if left <= 0:
-        return min(OVERDUE_POLL, max(1.0, 0.05 * life))
-    cap = min(300.0, max(60.0, life / 30))
-    return min(cap, left + min(5.0, max(0.5, 0.02 * life)))
+    return min(OVERDUE_POLL, max(1.0, 0.05 * token.lifetime))
 
 
 def may_go_on(policy: RenewalPolicy, state: AuthState, now: float) -> bool:

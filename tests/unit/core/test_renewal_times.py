@@ -158,6 +158,8 @@ def test_a_session_does_not_press_for_what_was_refused(kind, name):
     refused = {name: Failure(kind, "exchange-denied", "no", 0.0)}
     state = signed_in(3600, exchanged={"eos": token(3600)}, failures=refused)
     assert next_poll(POLICY, "alice", state, NAMES, 0.0) == 60
+    due = signed_in(3600, failures={n: refused[name] for n in NAMES})
+    assert next_poll(POLICY, "alice", due, NAMES, 3000.0) == 60
     short = signed_in(24, exchanged={"eos": token(3600)}, failures=refused)
     assert next_poll(POLICY, "alice", short, NAMES, 0.0) == 3
     # Nor does the refusal slow down what another audience needs.
