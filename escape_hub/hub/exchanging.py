@@ -40,7 +40,7 @@ async def exchange(
     before = flight.state
     for name, result in zip(work.exchange, results, strict=True):
         _take(flight, name, result, begun)
-    if told is not None and (refusal := await _authorized(flight, told, begun)) is not None:
+    if work.userinfo and (refusal := await _authorized(flight, told, begun)) is not None:
         await _refuse(flight, refusal)
     elif flight.dirty or _worth_storing(before) != _worth_storing(flight.state):
         await flight.save(flight.state.next())
@@ -90,10 +90,14 @@ async def _userinfo(flight: Flight, subject: str, begun: float) -> dict[str, Any
 
 
 async def _authorized(
-    flight: Flight, told: Mapping[str, Any], begun: float
+    flight: Flight, told: Mapping[str, Any] | None, begun: float
 ) -> NotAllowedError | None:
-    """Judge the person by fresh claims alone: a group that is gone must not live on."""
-    claims = {**flight.claims, **told}
+    """Judge the person by fresh claims alone: a group that is gone must not live on.
+
+    Without an answer (``told`` None) by those known before: the rules themselves may
+    have changed, and somebody who is blocked must not outlive that by a userinfo that fails.
+    """
+    claims = dict(flight.state.claims) if told is None else {**flight.claims, **told}
     try:
         answer = flight.parts.authorize(flight.user, claims)
         if inspect.isawaitable(answer):
@@ -106,7 +110,8 @@ async def _authorized(
         broken = EscapeHubError("the check of who may come in failed", code="authorize-failed")
         flight.failed(CHECK, failure_of(broken, flight.now), broken, begun)
         return None
-    flight.state = replace(flight.state, claims=claims, checked_at=flight.now)
+    if told is not None:
+        flight.state = replace(flight.state, claims=claims, checked_at=flight.now)
     return None
 
 

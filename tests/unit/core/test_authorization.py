@@ -125,12 +125,12 @@ def test_the_admin_flag_follows_the_claims_only_where_a_rule_says_so(
 
 
 def test_the_refusal_names_the_missing_group_and_whom_to_ask() -> None:
-    rules = AccessRules(allowed_groups=frozenset({"escape"}), contact="carol@example.org")
+    rules = AccessRules(allowed_groups=frozenset({"escape"}), contact="helpdesk@example.org")
     with pytest.raises(NotAllowedError) as caught:
         require_allowed(rules, Person("bob", groups=frozenset({"other"})))
     assert "'bob'" in caught.value.message
     assert "the group 'escape'" in caught.value.message
-    assert "carol@example.org" in caught.value.message
+    assert "helpdesk@example.org" in caught.value.message
     assert "other" not in caught.value.message
 
 

@@ -190,15 +190,15 @@ async def test_the_minimum_life_asked_for_is_given(rig):
 async def test_whose_token_dies_first_is_renewed_first_when_there_is_a_queue():
     clock = FakeClock()
     rig = Rig(RenewalPolicy(rate=0.5, burst=4), clock=clock, issuer=FakeIssuer(clock))
-    for user in ("bob", "carol", "alice"):
+    for user in ("bob", "bob2", "alice"):
         await rig.login(user)
         await clock.advance(200)
     await clock.advance(3700)
     asking = [
-        asyncio.ensure_future(rig.broker.renew(u, patience=60)) for u in ("bob", "alice", "carol")
+        asyncio.ensure_future(rig.broker.renew(u, patience=60)) for u in ("bob", "alice", "bob2")
     ]
     await clock.advance(9)
-    assert [rig.are_good(rig.stored(u)) for u in ("bob", "carol", "alice")] == [True, True, False]
+    assert [rig.are_good(rig.stored(u)) for u in ("bob", "bob2", "alice")] == [True, True, False]
     await clock.advance(9)
     assert rig.are_good(rig.stored("alice"))
     await asyncio.gather(*asking)
@@ -245,7 +245,7 @@ async def test_the_refreshed_id_token_must_be_of_the_same_person(rig):
     async def refresh(token):
         from dataclasses import replace
 
-        return replace(await original(token), id_token="id-token-of-mallory")
+        return replace(await original(token), id_token="id-token-of-bob")
 
     rig.issuer.refresh = refresh
     before = rig.stored()
@@ -318,6 +318,24 @@ async def test_userinfo_away_keeps_the_claims_and_costs_no_token():
     assert rig.are_good(state)
     assert state.claims == before
     assert state.needs_login is None
+
+
+async def test_who_is_blocked_loses_access_also_while_userinfo_fails():
+    blocked: set[str] = set()
+
+    def rules(user, claims):
+        if user in blocked or "escape" not in claims["groups"]:
+            raise NotAllowedError(f"{user} is blocked", code="blocked")
+
+    rig = Rig(authorize=rules)
+    rig.issuer.claims["alice"] = {"groups": ["escape"]}
+    await expired(rig)
+    await rig.renew()
+    blocked.add("alice")
+    await rig.clock.advance(3700)
+    rig.issuer.fail("userinfo", unavailable())
+    needs = (await rig.renew()).needs_login
+    assert (needs.code, needs.wipe) == ("blocked", True)
 
 
 async def test_an_authorization_may_be_asynchronous():
@@ -425,7 +443,7 @@ async def test_a_user_name_cannot_forge_an_audit_line(caplog):
     from escape_hub.hub.audit import Audit
 
     caplog.set_level(logging.INFO, "escape_hub.audit")
-    Audit().record("login", "eve\nevent=login user=root", "ok")
+    Audit().record("login", "bob\nevent=login user=root", "ok")
     assert "\n" not in caplog.records[0].getMessage()
 
 
