@@ -60,6 +60,7 @@ class Agent:
     ) -> None:
         self._plan = plan
         self._hub = hub
+        self._notes: tuple[str, ...] = ()
         self._sign_in_url = sign_in_url or plan.sign_in_path
         self._rng = rng or random.Random()  # noqa: S311 - spreads polls, decides nothing
         self._log = logger or logging.getLogger("escape_hub.session")
@@ -85,6 +86,11 @@ class Agent:
         if self.is_writer or self._stopping:
             return self._status
         return self._files.read_status() or self._status
+
+    @property
+    def plan(self) -> SessionPlan:
+        """What this agent keeps."""
+        return self._plan
 
     @property
     def is_writer(self) -> bool:
@@ -230,6 +236,16 @@ class Agent:
         )
         self._status = replace(self._status, audiences=left)
 
+    def note(self, line: str) -> None:
+        """Tell people ``line``: in the log now, in ``status.json`` from the next turn on."""
+        self._log.warning("%s", line)
+        self._notes = (*self._notes, line)
+
+    def save_notes(self) -> None:
+        """Bring notes into ``status.json`` before the next turn; by the agent's own thread only."""
+        if self._notes:
+            self._save_status(self._next_wait)
+
     def _save_status(self, wait: float) -> None:
         now = self._time.now()
         self._status = replace(
@@ -238,6 +254,7 @@ class Agent:
             updated_at=now,
             next_poll_at=now + wait,
             writer_pid=os.getpid(),
+            notes=self._notes,
         )
         try:
             self._files.save_status(self._status)

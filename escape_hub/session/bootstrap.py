@@ -1,4 +1,4 @@
-"""A session's first files, before any kernel: ``rucio.cfg``, tokens, ``status.json``.
+"""A session's first files, before any kernel: ``rucio.cfg``, tokens, ``status.json``, scratch.
 
 The wait for the hub is bounded: a session starts without the lake rather than
 not at all, says so in ``status.json``, and the agent brings the files later.
@@ -14,6 +14,7 @@ from escape_hub.core.status import State
 from escape_hub.session.agent import Agent
 from escape_hub.session.hub_client import HubClient, HubConnection
 from escape_hub.session.pacing import SessionClock
+from escape_hub.session.scratch import prepare_beside
 
 #: How long a session's start may be held up (seconds).
 FIRST_WAIT = 10.0
@@ -51,4 +52,7 @@ def first_files(
         left = deadline - clock.elapsed()
         if left <= 0 or not agent.wait(min(_RETRY, left)):
             break
+    if agent.plan.scratch_dir and agent.is_writer:
+        prepare_beside(agent.plan.scratch_dir, lambda why: agent.note(why) if why else None)
+        agent.save_notes()
     return agent.status.state

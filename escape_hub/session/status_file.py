@@ -38,7 +38,7 @@ class AudienceStatus:
 
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
-    """The whole of ``status.json``; times are epoch seconds."""
+    """The whole of ``status.json``; times are epoch seconds, ``notes`` lines for people."""
 
     state: State = State.LATE
     message: str = ""
@@ -47,6 +47,7 @@ class SessionStatus:
     updated_at: float = 0.0
     next_poll_at: float | None = None
     writer_pid: int = 0
+    notes: tuple[str, ...] = ()
     audiences: tuple[AudienceStatus, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +93,7 @@ def parse_status(text: str) -> SessionStatus | None:
             updated_at=_time(raw, "updated_at") or 0.0,
             next_poll_at=_time(raw, "next_poll_at"),
             writer_pid=int(_time(raw, "writer_pid") or 0),
+            notes=tuple(str(note) for note in raw.get("notes", ())),
             audiences=tuple(_audience(one) for one in raw["audiences"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
