@@ -47,7 +47,8 @@ IAM_CONFIG = {
         "escape-hub": {
             "secret": SECRETS.client_secret,
             "redirect_uris": [f"{HUB}/hub/oauth_callback"],
-            "post_logout_redirect_uris": [f"{HUB}/hub/login", f"{HUB}/hub/logout"],
+            "post_logout_redirect_uris": [f"{HUB}/hub/escape/signed_out"],
+            "backchannel_logout_uri": f"{HUB}/hub/escape/backchannel_logout",
         }
     },
     "refresh_rotation": True,

@@ -23,13 +23,14 @@ from escape_hub.core.authorization import is_admin, require_allowed
 from escape_hub.core.renewal import RenewalPolicy, may_go_on
 from escape_hub.errors import SettingsError
 from escape_hub.hub import pages, startup
+from escape_hub.hub.backchannel import BackchannelLogoutHandler
 from escape_hub.hub.broker import TokenBroker
 from escape_hub.hub.handlers import api_handlers
 from escape_hub.hub.identity import hub_username, identify
 from escape_hub.hub.issuer import Issuer
 from escape_hub.hub.login import EscapeCallbackHandler, EscapeLoginHandler, LoginReply
 from escape_hub.hub.login_flight import LIFETIME
-from escape_hub.hub.logout import EscapeLogoutHandler
+from escape_hub.hub.logout import EscapeLogoutHandler, SignedOutHandler
 from escape_hub.hub.membership import Membership
 from escape_hub.hub.refusal_pages import ExpiringStore, Refusal, RefusedHandler
 from escape_hub.hub.renewal import RenewalService
@@ -168,11 +169,14 @@ class EscapeAuthenticator(Membership):
         self.runtime = Runtime(self, app)
         self.broker, self.renewal = self.runtime.broker, self.runtime.renewal
         self.runtime.start_with(app)
+        told = [(r"/escape/backchannel_logout", BackchannelLogoutHandler)]
         return [
             (r"/oauth_login", EscapeLoginHandler),
             (r"/oauth_callback", EscapeCallbackHandler),
             (r"/oauth_refused/([A-Za-z0-9_-]+)", RefusedHandler),
             (r"/logout", EscapeLogoutHandler),
+            (r"/escape/signed_out", SignedOutHandler),
+            *(told if self.backchannel_logout else ()),
             *api_handlers(),
             *pages.handlers(app),
         ]

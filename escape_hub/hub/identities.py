@@ -73,6 +73,15 @@ class Identities:
             self._db.rollback()
             self.check(username, issuer, subject)
 
+    def name_of(self, issuer: str, subject: str) -> str | None:
+        """The hub user name that the person is bound to."""
+        found: str | None = self._db.execute(
+            sa.select(IDENTITIES.c.username).where(
+                IDENTITIES.c.issuer == issuer, IDENTITIES.c.subject == subject
+            )
+        ).scalar()
+        return found
+
     def forget(self, username: str) -> None:
         """Forget the owner of ``username``; the hub user is being deleted."""
         self._db.execute(sa.delete(IDENTITIES).where(IDENTITIES.c.username == username))

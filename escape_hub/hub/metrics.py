@@ -67,6 +67,9 @@ class Metrics:
         self.publish = counter(
             "publish_total", "Deliveries of tokens to sessions", "channel", "outcome"
         )
+        self.backchannel_logouts = counter(
+            "backchannel_logouts_total", "Posts to the back-channel logout endpoint", "outcome"
+        )
         self.last_fetch_age = gauge(
             "session_last_fetch_age_seconds",
             "Seconds since the running session that has been silent longest asked for its tokens",

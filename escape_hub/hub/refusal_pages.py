@@ -120,6 +120,7 @@ class ExpiringStore(Generic[T]):
     def put(self, key: str, value: T) -> None:
         """Remember ``value`` under ``key`` for the store's lifetime."""
         self._drop_old()
+        self._entries.pop(key, None)
         while len(self._entries) >= self._limit:
             self._entries.popitem(last=False)
         self._entries[key] = (self._now() + self._lifetime, value)
@@ -129,6 +130,12 @@ class ExpiringStore(Generic[T]):
         self._drop_old()
         found = self._entries.get(key)
         return found[1] if found else None
+
+    def pop(self, key: str) -> T | None:
+        """The value as `get` gives it, and forget it."""
+        found = self.get(key)
+        self._entries.pop(key, None)
+        return found
 
     def _drop_old(self) -> None:
         now = self._now()

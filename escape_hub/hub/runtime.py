@@ -18,15 +18,20 @@ from escape_hub.clock import Clock
 from escape_hub.core.auth_state import AuthState, NeedsLogin
 from escape_hub.core.pacing import TokenBucket
 from escape_hub.hub.audit import Audit, attach_to, log_unexpected
+from escape_hub.hub.backchannel import BackchannelLogout
 from escape_hub.hub.broker import TokenBroker
 from escape_hub.hub.identities import Identities
 from escape_hub.hub.identity import Identity
 from escape_hub.hub.metrics import metrics_of
+from escape_hub.hub.refusal_pages import ExpiringStore
 from escape_hub.hub.renewal import RenewalService
 from escape_hub.hub.server_tokens import ServerTokens
 from escape_hub.hub.store import HubAuthStateStore, protect_from_rewrites
 
 log = logging.getLogger(__name__)
+
+#: Seconds in which the issuer may tell us of a logout that began here.
+LEAVING = 600.0
 
 
 class RateLimit:
@@ -39,11 +44,25 @@ class RateLimit:
     def wait(self, key: str) -> float:
         """0 and one request counted, or the seconds until there is room for one."""
         now = self._clock.now()
+        bucket = self._bucket(key, now)
+        return 0.0 if bucket.take(1, now) else bucket.wait(1, now)
+
+    def room_in(self, key: str) -> float:
+        """Seconds until `wait` would give 0; counts nothing."""
+        now = self._clock.now()
+        return self._bucket(key, now).wait(1, now)
+
+    def charge(self, key: str) -> None:
+        """Count one request that turned out to cost."""
+        now = self._clock.now()
+        self._bucket(key, now).charge(1, now)
+
+    def _bucket(self, key: str, now: float) -> TokenBucket:
         bucket = self._buckets.pop(key, None) or TokenBucket(self._rate, self._burst, now)
         self._buckets[key] = bucket
         if len(self._buckets) > self._keys:
             self._buckets.popitem(last=False)
-        return 0.0 if bucket.take(1, now) else bucket.wait(1, now)
+        return bucket
 
 
 class Runtime:
@@ -64,7 +83,12 @@ class Runtime:
         self.limits = {
             "tokens": RateLimit(self._clock, rate=1.0, burst=10.0),
             "renew": RateLimit(self._clock, rate=0.1, burst=3.0),
+            "backchannel": RateLimit(self._clock, rate=0.5, burst=20.0),
         }
+        self._leaving: ExpiringStore[str] = ExpiringStore(
+            self._clock.now, lifetime=LEAVING, limit=20_000
+        )
+        self.backchannel = BackchannelLogout(authenticator, self, app)
         self.metrics = metrics = metrics_of()
         rng = random.SystemRandom()
         self.broker = TokenBroker(
@@ -124,6 +148,21 @@ class Runtime:
         if self.has_session(user):
             self.renewal.schedule(user.name)
 
+    def leaves_with_access(self, username: str, sid: str | None) -> None:
+        """The person goes from our logout to the issuer's while their servers keep their access."""
+        self._leaving.put(username, sid or "")
+
+    def left_with_access(self, username: str, sid: str | None) -> bool:
+        """Whether a logout at the issuer is the end of one that began here; true once.
+
+        ``sid`` is the issuer's session that ended, None when it does not say.
+        """
+        own = self._leaving.get(username)
+        if own is None or (own and sid and own != sid):
+            return False
+        self._leaving.pop(username)
+        return True
+
     async def end(self, username: str, reason: NeedsLogin) -> None:
         """The sign-in is over: nothing to renew, tokens cleared, refresh token revoked.
 
@@ -159,6 +198,7 @@ class Runtime:
     async def stop(self) -> None:
         """Stop renewing; what is under way is finished and stored first."""
         self._starting.cancel()
+        await self.backchannel.finish()
         try:
             await self.renewal.stop()
         except Exception as error:

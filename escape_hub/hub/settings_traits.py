@@ -235,8 +235,24 @@ class EscapeTraits(HasTraits):
         help="""
         After a logout go on to the IAM's own logout (OpenID Connect RP-Initiated
         Logout 1.0) where its metadata has one. The IAM leads back to
-        `logout_redirect_url`, or else to the hub's login page; that address must be
-        registered for the client.
+        `https://<hub>/hub/escape/signed_out`, which must be registered for the client
+        as a post-logout redirect URI, and from there people come to
+        `logout_redirect_url`, or else to the hub's login page.
+
+        .. versionadded:: 0.1
+        """,
+    )
+    backchannel_logout = Bool(
+        True,
+        config=True,
+        help="""
+        Take word from the IAM that somebody signed out there (OpenID Connect
+        Back-Channel Logout 1.0), at `https://<hub>/hub/escape/backchannel_logout`,
+        which is registered for the client as its back-channel logout URI. It ends the
+        person's sign-in in all their browsers, their stored tokens and the files of
+        their running sessions; servers go on unless `JupyterHub.shutdown_on_logout` is
+        set. Interacts with `revoke_on_logout`. A logout that the person began here, with
+        servers that keep their access, does not come back to end it.
 
         .. versionadded:: 0.1
         """,

@@ -34,7 +34,7 @@ class Tasks:
             return
         # Our own errors are for whoever asked; if nobody stayed, nobody needs them.
         if not isinstance(error, (LookupError, EscapeHubError)):
-            log_unexpected(log, "a task of the broker", error)
+            log_unexpected(log, "a background task", error)
 
     async def finish(self, clock: Clock, seconds: float) -> None:
         """Wait for all, ``seconds`` at most; the rest is cancelled."""

@@ -59,7 +59,8 @@ def _demo_clients() -> dict[str, ClientConfig]:
         CLIENT_ID: ClientConfig(
             CLIENT_SECRET,
             redirect_uris=(f"{home}/oauth_callback",),
-            post_logout_redirect_uris=(f"{home}/login", f"{home}/logout"),
+            post_logout_redirect_uris=(f"{home}/escape/signed_out",),
+            backchannel_logout_uri=f"{home}/escape/backchannel_logout",
         )
     }
 

@@ -216,7 +216,8 @@ def iam_client(port: int) -> ClientConfig:
     return ClientConfig(
         CLIENT_SECRET,
         redirect_uris=(f"{home}/oauth_callback",),
-        post_logout_redirect_uris=(f"{home}/login",),
+        post_logout_redirect_uris=(f"{home}/escape/signed_out",),
+        backchannel_logout_uri=f"{home}/escape/backchannel_logout",
     )
 
 

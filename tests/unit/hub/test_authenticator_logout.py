@@ -94,14 +94,16 @@ async def test_the_way_to_the_issuers_logout_has_no_token_in_its_address(
     fields = {
         "id_token_hint": state.id_token,
         "client_id": "escape-hub",
-        "post_logout_redirect_uri": f"{hub.url}hub/login",
+        "post_logout_redirect_uri": f"{hub.url}hub/escape/signed_out",
+        "state": alice.client.cookies["escape-logout-state"],
     }
     for name, value in fields.items():
         assert f'name="{name}" value="{value}"' in unescape(page.text)
     back = await alice.client.post(f"{hub.iam.url}end_session", data=fields)
     back = await alice.follow(back, within=hub.iam.url)
     assert back.has_redirect_location, back.text
-    assert back.headers["Location"].startswith(f"{hub.url}hub/login")
+    assert back.headers["Location"].startswith(f"{hub.url}hub/escape/signed_out")
+    assert (await alice.get(back.headers["Location"])).headers["Location"] == "/hub/login"
     again = await alice.follow(
         await alice.client.get((await alice.to_issuer()).headers["Location"]), within=hub.iam.url
     )
