@@ -83,7 +83,7 @@ TIERS = [
             ["python", "tools/check_imports.py"],
         ],
     ),
-    Tier("unit", [pytest("tests/unit", "tests/fakes", *COVERAGE)]),
+    Tier("unit", [pytest("-n", "2", "tests/unit", "tests/fakes", *COVERAGE)]),
     Tier(
         "hub",
         [
