@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from html import unescape
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from escape_hub.hub.issuer import Issuer
 from tests.unit.hub.browser import Browser
 from tests.unit.hub.in_process import HubInTest, hub_in_test
 
@@ -135,6 +137,24 @@ async def test_an_issuer_that_is_down_holds_up_no_logout(hub: HubInTest, alice: 
     await hub.iam.faults(revoke={"mode": "503"})
     assert (await alice.get("hub/logout")).status_code == 200
     assert (await hub.state("alice")).refresh_token is None
+
+
+async def test_an_issuer_that_hangs_and_was_never_asked_holds_up_no_logout(
+    hub: HubInTest, alice: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await alice.login()
+    monkeypatch.setattr("escape_hub.hub.logout.ISSUER_PATIENCE", 0.2)
+    authenticator = hub.authenticator
+    # As after a restart of the hub: nothing is known of the issuer yet.
+    cold = Issuer(authenticator.issuer_settings, clock=authenticator.clock)
+    monkeypatch.setattr(authenticator, "issuer_client", cold)
+    await hub.iam.faults(discovery={"mode": "hang"})
+    began = time.monotonic()
+    page = await alice.get("hub/logout")
+    assert page.headers["Location"] == "/hub/login"
+    assert time.monotonic() - began < 10
+    assert (await hub.state("alice")).refresh_token is None
+    await cold.aclose()
 
 
 async def test_who_is_not_signed_in_can_sign_out(alice: Browser) -> None:
