@@ -206,18 +206,31 @@ class EscapeSpawnerMixin(SpawnerTraits, Configurable):
     def _rucio_client(self, state: AuthState) -> RucioClient | None:
         if not self.rucio_host:
             return None
-        if callable(self.rucio_account):
-            account = str(self.rucio_account(dict(state.claims)))
-        else:
-            account = rucio_account(self.rucio_account, state.claims)
         return RucioClient(
             rucio_host=self.rucio_host,
             auth_host=self.rucio_auth_host or self.rucio_host,
-            account=account,
+            account=self._rucio_account(state),
             audience=self.rucio_audience,
             ca_cert=self.rucio_ca_cert,
             vo=self.rucio_vo,
         )
+
+    def _rucio_account(self, state: AuthState) -> str:
+        if not callable(self.rucio_account):
+            return rucio_account(self.rucio_account, state.claims)
+        try:
+            found = self.rucio_account(dict(state.claims))
+        except Exception as error:
+            # The type alone: a claim may stand in the text.
+            raise SettingsError(
+                f"EscapeSpawnerMixin.rucio_account, a callable, failed with {type(error).__name__}"
+            ) from None
+        if not isinstance(found, str) or not found.strip():
+            raise SettingsError(
+                "EscapeSpawnerMixin.rucio_account, a callable, must return a name, and gave "
+                f"{'an empty one' if isinstance(found, str) else type(found).__name__}"
+            )
+        return found
 
     def get_env(self) -> dict[str, str]:
         """The session's environment, with the plan and without any ``BEARER_TOKEN*``."""

@@ -323,6 +323,25 @@ async def test_an_account_can_be_computed_from_the_claims(hub: HubInTest, alice:
     assert json.loads(spawner.env_at_start[ENV])["rucio"]["account"] == "x-alice"
 
 
+@pytest.mark.parametrize(
+    ("account", "words"),
+    [
+        (lambda claims: claims["nobody-has-it"], "failed with KeyError"),
+        (lambda claims: None, "gave NoneType"),
+        (lambda claims: " ", "gave an empty one"),
+    ],
+)
+async def test_a_computed_account_that_is_none_stops_the_start_with_the_reason_in_the_log(
+    hub: HubInTest, alice: Browser, caplog: pytest.LogCaptureFixture, account: Any, words: str
+) -> None:
+    await alice.login()
+    hub.user("alice").spawners[""].rucio_account = account
+    answer, _ = await start(hub, alice)
+    assert answer.status_code == 500
+    assert "not set up correctly" in answer.json()["message"]
+    assert words in caplog.text
+
+
 async def test_another_authenticator_is_named_as_the_mistake() -> None:
     class Theirs:
         pass
