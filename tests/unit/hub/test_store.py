@@ -79,17 +79,17 @@ async def test_jupyterhub_reads_what_the_store_wrote_and_the_other_way_round(sto
 
 
 async def test_a_user_whom_nobody_knows_has_no_state_and_cannot_be_given_one(store):
-    assert await store.load("carol") is None
+    assert await store.load("nobody") is None
     with pytest.raises(LookupError):
-        await store.save("carol", state())
+        await store.save("nobody", state())
 
 
 async def test_a_renamed_user_keeps_the_state_and_a_new_one_of_the_old_name_gets_none(store, app):
     await store.save("alice", state())
-    app.users["alice"].orm_user.name = "carol"
+    app.users["alice"].orm_user.name = "nobody"
     app.db.add(orm.User(name="alice"))
     app.db.commit()
-    assert await store.load("carol") == state()
+    assert await store.load("nobody") == state()
     assert await store.load("alice") is None
 
 
@@ -269,6 +269,6 @@ async def test_a_stored_state_can_be_written_anew_under_the_first_key(keeper, st
     protect_from_rewrites(keeper)
     assert await store.reencrypt("alice")
     assert not await store.reencrypt("bob")
-    assert not await store.reencrypt("carol")
+    assert not await store.reencrypt("nobody")
     keeper.keys = [NEW]
     assert await store.load("alice") == state()
