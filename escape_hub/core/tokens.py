@@ -6,13 +6,7 @@ the issuer's ``expires_in`` (RFC 6749 section 5.1), never from its content.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-
-
-def fingerprint(secret: str) -> str:
-    """Eight hex digits that tell two secrets apart in a log and give neither away."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ the issuer, and the services verify it. The checks catch mistakes, not forgeries
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 from escape_hub.core.audiences import Audience
+from escape_hub.core.compact import peek_claims
 from escape_hub.core.credentials import token_text
 from escape_hub.errors import AudienceMismatchError, ExpiredTokenError, MalformedTokenError
 from escape_hub.session.token_files import TokenDirectory
@@ -33,22 +32,6 @@ class Outcome(Enum):
     def keeps_old(self) -> bool:
         """Whether the file holds another token than the one offered."""
         return self is Outcome.KEPT_LATER
-
-
-def jwt_claims(token: str) -> Mapping[str, Any] | None:
-    """The payload of a JWT (RFC 7519), None when ``token`` is opaque."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        header, payload = (json.loads(_decode(part)) for part in parts[:2])
-    except (ValueError, RecursionError):
-        return None
-    return payload if isinstance(header, dict) and isinstance(payload, dict) else None
-
-
-def _decode(part: str) -> bytes:
-    return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
 
 
 def jwt_expiry(claims: Mapping[str, Any], label: str) -> float | None:
@@ -71,7 +54,7 @@ def check_token(audience: Audience, token: str, *, hub_now: float) -> float | No
 
     ``hub_now`` is the hub's clock: this machine's may have jumped.
     """
-    claims = jwt_claims(token)
+    claims = peek_claims(token)
     if claims is None:
         return None
     found = claims.get("aud")
@@ -130,7 +113,7 @@ def _expiry_of_file(audience: Audience, text: str, known_expiry: float | None) -
     try:
         if token_text(audience, token) != text:
             return None
-        claims = jwt_claims(token)
+        claims = peek_claims(token)
         if claims is None:
             return known_expiry
         check_token(audience, token, hub_now=-math.inf)

@@ -18,9 +18,6 @@ from escape_hub.demo.iam.config import DIALECTS, REUSE, IamConfig
 #: ``307`` sends the request on to another origin, where ``caught`` counts whoever follows.
 MODES = ("none", "307", "500", "502", "503", "504", "429", "hang", "drop", "lost_reply", "garbage")
 GRANTS = ("any", "refresh_token", "authorization_code", "token-exchange")
-ENDPOINTS = (
-    "token", "userinfo", "jwk", "discovery", "authorize", "introspect", "revoke", "end_session",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
