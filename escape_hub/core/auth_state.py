@@ -132,7 +132,7 @@ class AuthState:
                 checked_at=float(own["checked_at"]),
                 needs_login=NeedsLogin(**own["needs_login"]) if own.get("needs_login") else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ForeignAuthStateError(
                 f"the stored sign-in is damaged ({type(error).__name__}): sign in again"
             ) from None

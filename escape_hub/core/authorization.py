@@ -14,6 +14,8 @@ from escape_hub.errors import NotAllowedError
 
 #: How many values of a claim are looked at; more is no membership list but an attack.
 MAX_VALUES = 2000
+#: Characters of a group or role: as many as JupyterHub's table of groups holds.
+MAX_LENGTH = 255
 
 
 def claim_values(claims: Mapping[str, Any], path: str) -> frozenset[str]:
@@ -21,14 +23,19 @@ def claim_values(claims: Mapping[str, Any], path: str) -> frozenset[str]:
 
     A literal name wins over a nested one, for ``wlcg.groups`` is one name (WLCG
     token profile 1.3), while ``resource_access.hub.roles`` is three. A single
-    string counts as a list of one; whatever is no string is left out.
+    string counts as a list of one. Left out is whatever is no string, and what a
+    database cannot hold or a page cannot show: empty, too long, with control characters.
     """
     found = _lookup(claims, path.split("."))
     if isinstance(found, str):
-        return frozenset({found})
+        found = [found]
     if isinstance(found, list | tuple | set | frozenset):
-        return frozenset([v for v in found if isinstance(v, str)][:MAX_VALUES])
+        return frozenset([v for v in found if _is_name(v)][:MAX_VALUES])
     return frozenset()
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_LENGTH and value.isprintable()
 
 
 def _lookup(node: Any, parts: list[str]) -> Any:

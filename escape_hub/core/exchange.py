@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +42,8 @@ DEFAULT_LIFETIME = 300.0
 #: Nothing lives longer than this here, whatever the issuer says: ten years in seconds.
 LONGEST_LIFETIME = 315_360_000.0
 
+#: An ``exp`` beyond it (epoch seconds) is no time; NaN is none either.
+_LATEST = 1e15
 _MAX_TOKEN = 16 * 1024
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750 2.1
 _VSCHAR = re.compile(r"[\x20-\x7e]+")  # RFC 6749 appendix A.17
@@ -193,7 +194,7 @@ def _check_jwt(
             "audience that was asked for",
         )
     exp = claims.get("exp")
-    if isinstance(exp, bool) or not isinstance(exp, (int, float)) or not math.isfinite(exp):
+    if isinstance(exp, bool) or not isinstance(exp, (int, float)) or not abs(exp) < _LATEST:
         raise _refused(audience, "exchange-exp", "the exchanged token has no 'exp'")
     if exp <= token.obtained_at - skew:
         raise _refused(

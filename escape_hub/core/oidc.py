@@ -144,7 +144,8 @@ class _Claims:
 
     def text(self, name: str) -> str:
         value = self.claims.get(name)
-        if not isinstance(value, str) or not 0 < len(value) <= 255:
+        # Control characters and halves of characters are nothing that a database could hold.
+        if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
             raise self.refuse(name, f"the claim {name!r} is missing or no text")
         return value
 

@@ -78,7 +78,13 @@ def _row(
     )
 
 
-_AUP = r"sign(ed|ing)?\s+(the\s+)?(AUP|acceptable use)|(AUP|acceptable use policy)\b.*\bsign"
+#: Characters of an issuer's words that are looked at. MITREid echoes whole tokens in them.
+_MAX_ERROR, _MAX_DESCRIPTION = 200, 4096
+# Gaps have an end: with ".*" a description of the right words would be searched for minutes.
+_AUP = (
+    r"sign(ed|ing)?\s{1,9}(the\s{1,9})?(AUP|acceptable use)"
+    r"|(AUP|acceptable use policy)\b.{0,100}\bsign"
+)
 _DEAD = "the sign-in is no longer valid at the identity service: sign in again"
 _DISABLED = "the identity service has suspended this account: ask its administrators"
 _CLIENT = "the identity service refuses this hub's client: check client_id and client_secret"
@@ -93,7 +99,8 @@ TABLE: tuple[Row, ...] = (
     # The account is off. Before the client's rows: IAM and MITREid share "unauthorized".
     _row("refresh_token", {401}, "unauthorized", r"\bnot active\b|suspend|disabled|locked",
          Act.LOGIN, "user-suspended", _DISABLED, "INDIGO IAM IamRefreshTokenGranter"),
-    _row("refresh_token", None, "invalid_grant", r"\buser (is )?disabled\b|suspend|account.*locked",
+    _row("refresh_token", None, "invalid_grant",
+         r"\buser (is )?disabled\b|suspend|account.{0,100}locked",
          Act.LOGIN, "user-suspended", _DISABLED, "Keycloak 26 (run): 400 'User disabled'"),
     _row("token-exchange", {401}, "unauthorized", r"\bnot active\b|suspend|disabled|locked",
          Act.SUBJECT, "exchange-subject-refused", "", "INDIGO IAM, as above"),
@@ -202,7 +209,9 @@ def read_error(body: bytes) -> tuple[str, str] | None:
     if not isinstance(document, dict) or not isinstance(error := document.get("error"), str):
         return None
     description = document.get("error_description")
-    return error, description if isinstance(description, str) else ""
+    if not isinstance(description, str):
+        description = ""
+    return error[:_MAX_ERROR], description[:_MAX_DESCRIPTION]
 
 
 def _fits(row: Row, grant: str, status: int, error: str, description: str) -> bool:

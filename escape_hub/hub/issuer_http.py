@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from escape_hub.clock import Clock
 
 #: Bytes of a reply that are read; what is longer is no reply of an issuer.
-MAX_REPLY = 512 * 1024
+MAX_REPLY = 256 * 1024
 #: Renewals keep at most 32 calls in flight; the rest is for sign-ins while those hang.
 MAX_CONNECTIONS = 100
 #: Seconds an idle connection is kept: less than the 20 s after which Tomcat closes it, for

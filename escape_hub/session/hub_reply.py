@@ -13,7 +13,7 @@ from escape_hub.core.tokens import AccessToken
 from escape_hub.errors import EscapeHubError
 
 VERSION = 1
-MAX_REPLY = 1024 * 1024
+MAX_REPLY = 256 * 1024
 _REFUSALS = frozenset({401, 403, 409, 429, 503})
 _TERMINAL = frozenset({401, 403, 409})
 

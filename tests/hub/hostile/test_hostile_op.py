@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import httpx
 import pytest
 
 from escape_hub.demo.iam import hostile
@@ -18,6 +21,37 @@ def test_at_sign_in(play: Play, case: Case) -> None:
 @pytest.mark.parametrize("case", cases.DISCOVERY, ids=lambda case: case.name)
 def test_in_the_metadata(forgetful: Play, case: Case) -> None:
     forgetful.both(case)
+
+
+def lie_about(play: Play, name: str, **claims: object) -> None:
+    """What the issuer says of one person; not through httpx's JSON, which knows only good text."""
+    answer = httpx.put(
+        f"{play.iam.issuer}dev/faults",
+        content=json.dumps({"users": {name: claims}}),
+        headers={"X-Dev-Control": "1"},
+    )
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "a\x00b", "x" * 3000, ""], ids=ascii)
+def test_a_group_that_no_database_can_hold_is_none(play: Play, odd: str) -> None:
+    name = play.new_name()
+    lie_about(play, name, groups=["escape", odd])
+    with play.somebody(name=name) as person:
+        page = person.login()
+        assert page.status_code == 200, page.text
+        assert person.api("GET", "user").json()["groups"] == ["escape"]
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "a\x00b", "x" * 256], ids=ascii)
+def test_a_subject_that_no_database_can_hold_is_nobody(play: Play, odd: str) -> None:
+    name = play.new_name()
+    lie_about(play, name, sub=odd)
+    start = len(play.hub.log_text)
+    with play.somebody(name=name) as person:
+        page = person.login()
+        found = play.read(person, page, start, play.iam.counters())
+    assert (found.who, found.code) == ("", "id-token-sub")
 
 
 def test_every_lie_that_the_issuer_knows_is_told() -> None:

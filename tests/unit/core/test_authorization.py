@@ -64,6 +64,12 @@ def test_a_claim_is_found_by_its_name_or_by_nested_names(
     assert claim_values(claims, path) == expected
 
 
+@pytest.mark.parametrize("name", ["", "\ud800", "a\x00b", "a\nb", "x" * 256, 7, None])
+def test_what_no_database_can_hold_is_no_group(name: object) -> None:
+    assert claim_values({"groups": [name, "escape"]}, "groups") == {"escape"}
+    assert claim_values({"groups": name}, "groups") == frozenset()
+
+
 @given(claims=st.dictionaries(st.text(max_size=3), CLAIMS), path=st.text(max_size=8))
 def test_whatever_the_issuer_sends_is_strings_or_nothing(claims: dict[str, Any], path: str) -> None:
     assert all(isinstance(v, str) for v in claim_values(claims, path))

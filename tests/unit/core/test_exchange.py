@@ -212,6 +212,7 @@ class TestExchangeReply:
             ({"access_token": jwt(exp="soon")}, "exchange-exp"),
             ({"access_token": jwt(exp=NOW - 60)}, "exchange-exp"),
             ({"access_token": jwt(exp=float("inf"))}, "exchange-exp"),
+            ({"access_token": jwt(exp=10**400)}, "exchange-exp"),
         ],
     )
     def test_what_is_refused_names_the_audience(self, changed: dict[str, Any], code: str) -> None:

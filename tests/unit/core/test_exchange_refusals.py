@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, get_args
 
 import pytest
@@ -300,3 +301,12 @@ def test_no_error_repeats_the_token(grant: Grant, where: str, status: int) -> No
                 status, body, grant=grant, secrets=[token], audience="a", subject_fresh=fresh
             )
             assert not shared_run(found.message + repr(found) + str(vars(found)), token, 8)
+
+
+@pytest.mark.parametrize("words", ["AUP ", "sign ", "account ", "sign the "])
+def test_a_long_description_of_the_right_words_is_judged_at_once(words: str) -> None:
+    # Before there was an end to what is looked at, 250 KB of "AUP " took many minutes.
+    body = json.dumps({"error": "invalid_grant", "error_description": words * 60_000}).encode()
+    begun = time.thread_time()
+    classify_refusal(400, body, grant="refresh_token")
+    assert time.thread_time() - begun < 0.5
