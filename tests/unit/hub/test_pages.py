@@ -106,7 +106,7 @@ async def test_the_login_page_says_when_the_issuer_is_known_to_be_away(
         page = await read(alice, "hub/login")
         assert "ESCAPE IAM does not answer at the moment" in page.words
     finally:
-        breaker.succeeded()
+        breaker.succeeded(hub.clock.now())
 
 
 async def test_a_refusal_says_why_what_to_do_and_a_reference(
