@@ -273,11 +273,16 @@ def _poll_for(policy: RenewalPolicy, state: AuthState, name: str, seed: float, n
 def may_go_on(policy: RenewalPolicy, state: AuthState, now: float) -> bool:
     """Whether the hub should keep treating the person as signed in.
 
-    Yes while a token lives and for ``outage_grace`` after the last one expired; no
-    once the issuer, or this hub, said that a login is needed.
+    Yes while a token lives and for ``outage_grace`` after the last one expired, and for
+    as long as the operator's mistake (a rotated client secret) stands in the way, for
+    then no login would succeed either; no once the issuer, or this hub, said that a
+    login is needed.
     """
     if state.needs_login is not None:
         return False
+    failure = state.failures.get("")
+    if failure is not None and failure.kind == "operator":
+        return now < state.login_at + policy.max_session_age
     tokens = [*state.exchanged.values(), *([state.login_token] if state.login_token else [])]
     latest = max((t.expires_at for t in tokens), default=state.login_at)
     return now < latest + policy.outage_grace

@@ -197,6 +197,16 @@ def test_an_outage_logs_nobody_out_while_a_token_lives_and_a_grace_period_longer
     assert not may_go_on(POLICY, over, 1.0)
 
 
+def test_a_client_that_is_refused_logs_nobody_out_however_long_it_takes_to_mend():
+    refused = {"": Failure("operator", "client-refused", "check client_secret", 0.0)}
+    state = signed_in(3600, failures=refused)
+    assert may_go_on(POLICY, state, 3600 + POLICY.outage_grace + 1)
+    assert may_go_on(POLICY, state, POLICY.max_session_age - 1)
+    assert not may_go_on(POLICY, state, POLICY.max_session_age + 1)
+    one = signed_in(3600, failures={"rucio": refused[""]})
+    assert not may_go_on(POLICY, one, 3600 + POLICY.outage_grace + 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -94,6 +94,21 @@ async def test_an_issuer_that_is_away_logs_nobody_out_within_the_grace(
     assert not await signed_in(alice)
 
 
+async def test_a_rotated_client_secret_logs_nobody_out_even_over_a_weekend(
+    hub: HubInTest, alice: Browser
+) -> None:
+    await alice.login()
+    await hub.iam.faults(invalid_client=True)
+    await later(hub, 2 * HOUR)
+    assert await signed_in(alice)
+    await later(hub, 60 * HOUR)
+    assert await signed_in(alice)
+    await hub.iam.faults()
+    await later(hub, HOUR)
+    assert await signed_in(alice)
+    assert not (await hub.state("alice")).failures
+
+
 async def test_a_page_does_not_wait_for_an_issuer_that_takes_too_long(
     hub: HubInTest, alice: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
