@@ -197,9 +197,10 @@ class EscapeAuthenticator(Membership):
         identity = await identify(self.issuer_client, login)
         username = hub_username(self, identity.claims)
         identities = self.runtime.identities
-        identities.check(username, identity.issuer, identity.subject)
-        person = await self.person(username, identity.claims, identity.reply.scope)
-        require_allowed(self.rules, person)
+        with self.runtime.judging(username):
+            identities.check(username, identity.issuer, identity.subject)
+            person = await self.person(username, identity.claims, identity.reply.scope)
+            require_allowed(self.rules, person)
         identities.bind(username, identity.issuer, identity.subject, self.clock.now())
         state = await self.runtime.begin(username, identity)
         model: dict[str, Any] = {

@@ -11,12 +11,14 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from escape_hub.clock import Clock
 from escape_hub.core.auth_state import AuthState, NeedsLogin
 from escape_hub.core.pacing import TokenBucket
+from escape_hub.errors import IdentityConflictError, NotAllowedError
 from escape_hub.hub.audit import Audit, attach_to, log_unexpected
 from escape_hub.hub.backchannel import BackchannelLogout
 from escape_hub.hub.broker import TokenBroker
@@ -142,6 +144,15 @@ class Runtime:
             claims=identity.claims,
             sid=identity.sid,
         )
+
+    @contextmanager
+    def judging(self, username: str) -> Iterator[None]:
+        """Whoever is refused stands in the audit log, as whoever is let in does."""
+        try:
+            yield
+        except (NotAllowedError, IdentityConflictError) as error:
+            self.audit.record("login", username, "refused", reference=error.code)
+            raise
 
     def signed_in(self, user: Any) -> None:
         """Running sessions go on with the new sign-in."""

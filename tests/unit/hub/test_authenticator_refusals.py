@@ -82,6 +82,7 @@ async def test_who_is_in_no_allowed_group_reads_which_is_missing_and_whom_to_ask
     assert "group &#39;escape&#39;" in text
     reference = text.split("Reference: <code>")[1].split("</code>")[0]
     assert f"reference {reference}: " in caplog.text
+    assert "event=login user=alice audience=- outcome=refused reference=not-allowed" in caplog.text
     assert await hub.state("alice") is None
     assert (await hub.iam.counters())["grants"].get("token-exchange", {}) == {}
 
@@ -97,7 +98,7 @@ async def test_without_any_rule_nobody_gets_in(hub: HubInTest, alice: Browser) -
 
 
 async def test_the_same_name_with_another_subject_is_refused_until_the_user_is_deleted(
-    hub: HubInTest, alice: Browser
+    hub: HubInTest, alice: Browser, caplog: pytest.LogCaptureFixture
 ) -> None:
     await alice.login()
     await hub.iam.faults(users={"alice": {"sub": "somebody-new"}})
@@ -105,6 +106,8 @@ async def test_the_same_name_with_another_subject_is_refused_until_the_user_is_d
     await refused(
         other, await other.login(), 403, "belongs to somebody else", "delete the hub user"
     )
+    audit = "event=login user=alice audience=- outcome=refused reference="
+    assert f"{audit}identity-conflict" in caplog.text
     await hub.authenticator.delete_user(hub.user("alice"))
     assert (await other.login()).headers["Location"].endswith("/hub/spawn")
     await other.client.aclose()
