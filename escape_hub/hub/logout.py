@@ -129,7 +129,7 @@ class SignedOutHandler(RefusingHandler):
         expected = self.get_cookie(STATE_COOKIE)
         self.clear_cookie(STATE_COOKIE, path=_cookie_path(self))
         came = self.request.query_arguments.get("state", [])
-        if False and not same_secret(expected, came[0].decode("utf-8", "replace")):
+        if len(came) != 1 or not same_secret(expected, came[0].decode("utf-8", "replace")):
             await self._doubt()
         elif target := self.authenticator.logout_redirect_url:
             self.redirect(target)
