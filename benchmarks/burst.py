@@ -12,7 +12,7 @@ from benchmarks.report import Sample, Section, sample
 from benchmarks.stage import HubStage, Probe, Spent
 from escape_hub.core.renewal import RenewalPolicy
 
-TURNS = 7
+TURNS = 5
 #: For the note on many sessions; seconds until a token of an hour is renewed, on average.
 SESSIONS = 10_000
 MEAN_AGE = 3600 * (RenewalPolicy().due_earliest + RenewalPolicy().due_latest) / 2

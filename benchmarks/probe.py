@@ -1,6 +1,6 @@
 """How long a hub's health page takes, looked at every ``--every`` s until stdin closes.
 
-Prints ``<monotonic time it was due> <seconds>`` a line. A page that takes longer than the
+Then prints ``<monotonic time it was due> <seconds>`` a line. A page that takes longer than the
 interval counts for every look that was due meanwhile: a stall must not hide its own length.
 A process of its own, so that it does not wait for whoever presses the hub.
 """
@@ -28,6 +28,7 @@ def main() -> None:
     over = threading.Event()
     threading.Thread(target=_set_at_the_end_of_stdin, args=(over,), daemon=True).start()
     connection = http.client.HTTPConnection("127.0.0.1", asked.port, timeout=30)
+    seen: list[tuple[float, float]] = []
     due = time.monotonic()
     while not over.wait(max(0.0, due - time.monotonic())):
         connection.request("GET", asked.path)
@@ -37,8 +38,11 @@ def main() -> None:
             sys.exit(f"probe: {asked.path} answered {reply.status}")
         done = time.monotonic()
         while due <= done:
-            print(f"{due:.6f} {done - due:.6f}", flush=True)
+            seen.append((due, done - due))
             due += asked.every
+    # Not as they come: a pipe that nobody reads yet is full after some minutes.
+    for at, took in seen:
+        print(f"{at:.6f} {took:.6f}")
 
 
 if __name__ == "__main__":

@@ -197,6 +197,7 @@ class Probe:
         trace: TracebackType | None,
     ) -> None:
         output, _ = self._process.communicate("")
+        assert self._process.returncode == 0 or kind is not None, "the health probe failed"
         self._seen = [(float(at), float(took)) for at, took in map(str.split, output.splitlines())]
 
     def between(self, begun: float, ended: float) -> list[float]:
