@@ -22,6 +22,9 @@ LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 #: Seconds after its ``iat`` in which a logout_token is taken; it bounds the replay cache too.
 LOGOUT_WINDOW = 600.0
 
+#: Claims of an id_token that are about the token and not about the person.
+_ABOUT_THE_TOKEN = frozenset("at_hash aud auth_time azp c_hash exp iat jti nbf nonce typ".split())
+
 _ENDPOINTS = (
     "authorization_endpoint",
     "token_endpoint",
@@ -224,6 +227,11 @@ def check_id_token(
             raise token.refuse("nonce", "it does not belong to this sign-in")
     if same_as is not None and (issuer, subject) != same_as:
         raise token.refuse("identity", "the refreshed one is of another person or issuer")
+
+
+def personal_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """What an id_token says of the person, without what it says of itself."""
+    return {name: value for name, value in claims.items() if name not in _ABOUT_THE_TOKEN}
 
 
 def check_logout_token(

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from escape_hub.core.exchange import TokenReply
+from escape_hub.core.oidc import personal_claims
 from escape_hub.errors import InvalidTokenError, IssuerMisconfiguredError, NotAllowedError
 from escape_hub.hub.issuer import Issuer
 from escape_hub.hub.login import LoginReply
-
-#: Claims of the id_token that are about the token and not about the person.
-_PROTOCOL = frozenset("at_hash aud auth_time azp c_hash exp iat jti nbf nonce typ".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ async def identify(issuer: Issuer, login: LoginReply) -> Identity:
         raise InvalidTokenError("the issuer sent no id_token", code="id-token-missing")
     signed = await issuer.verify_id_token(reply.id_token, nonce=login.flight.nonce)
     told = await issuer.userinfo(reply.access_token.value, subject=signed["sub"])
-    claims = {name: v for name, v in signed.items() if name not in _PROTOCOL} | told
+    claims = personal_claims(signed) | told
     sid = signed.get("sid")
     return Identity(
         signed["iss"], signed["sub"], reply, claims, sid if isinstance(sid, str) else None

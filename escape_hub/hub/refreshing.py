@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from escape_hub.core.auth_state import ForeignAuthStateError, NeedsLogin
 from escape_hub.core.exchange import TokenReply
+from escape_hub.core.oidc import personal_claims
 from escape_hub.core.renewal import LOST_REPLY
 from escape_hub.errors import (
     EscapeHubError,
@@ -22,8 +23,6 @@ log = logging.getLogger(__name__)
 
 #: `LoginRequiredError.code` for an account that the issuer has suspended: the files go at once.
 SUSPENDED = "user-suspended"
-#: Claims of an id_token that are about the token and not about the person.
-_PROTOCOL = frozenset("at_hash aud auth_time azp c_hash exp iat jti nbf nonce typ".split())
 
 
 async def refresh(flight: Flight, begun: float) -> bool:
@@ -128,6 +127,6 @@ async def _check_id_token(flight: Flight, id_token: str | None) -> None:
     except IssuerUnavailableError as error:
         log.warning("A refreshed id_token is not checked yet: %s", error.message)
         return
-    flight.claims = {n: v for n, v in claims.items() if n not in _PROTOCOL}
+    flight.claims = personal_claims(claims)
     flight.state = replace(flight.state, id_token=id_token)
     flight.dirty = True
