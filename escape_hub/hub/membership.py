@@ -14,6 +14,7 @@ from typing import Any
 from jupyterhub import orm, roles
 from oauthenticator.generic import GenericOAuthenticator
 
+from escape_hub.core.auth_state import AuthState
 from escape_hub.core.authorization import (
     AccessRules,
     Person,
@@ -27,6 +28,8 @@ from escape_hub.hub.settings_traits import EscapeTraits
 
 class Membership(EscapeTraits, GenericOAuthenticator):
     """The half of `EscapeAuthenticator` that judges; no authenticator of its own."""
+
+    runtime: Any
 
     @property
     def rules(self) -> AccessRules:
@@ -80,9 +83,15 @@ class Membership(EscapeTraits, GenericOAuthenticator):
 
         Raises `NotAllowedError` when no rule lets the person in any more.
         """
-        person = await self.person(username, claims)
+        scopes = await self._granted(username) if self.allowed_scopes else ()
+        person = await self.person(username, claims, scopes)
         self._put_in_step(person)
         require_allowed(self.rules, person)
+
+    async def _granted(self, username: str) -> tuple[str, ...]:
+        """The scope that the issuer granted last, which the broker has stored by now."""
+        state: AuthState | None = await self.runtime.store.load(username)
+        return state.scope if state else ()
 
     def _put_in_step(self, person: Person) -> None:
         # What `auth_to_user` does at a login; a refresh must not go that way, for it

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from escape_hub.core.auth_state import NeedsLogin
+from escape_hub.errors import NotAllowedError
 from tests.unit.hub.browser import Browser
 from tests.unit.hub.in_process import HubInTest
 
@@ -229,6 +230,20 @@ async def test_a_person_who_is_blocked_loses_access_at_the_next_renewal(
     await later(hub, HOUR - 60)
     assert not await signed_in(alice)
     assert (await hub.state("alice")).needs_login.code == "blocked"
+
+
+async def test_a_scope_that_is_no_longer_granted_lets_nobody_go_on(
+    hub: HubInTest, alice: Browser
+) -> None:
+    hub.authenticator.allowed_groups = set()
+    hub.authenticator.allowed_scopes = ["email"]
+    await alice.login()
+    state = await hub.state("alice")
+    await hub.authenticator.authorize("alice", state.claims)
+    narrower = state.next(scope=("openid", "offline_access"))
+    await hub.authenticator.runtime.store.save("alice", narrower)
+    with pytest.raises(NotAllowedError):
+        await hub.authenticator.authorize("alice", state.claims)
 
 
 async def test_admin_rights_follow_the_group_at_each_renewal(
