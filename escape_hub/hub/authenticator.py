@@ -22,8 +22,7 @@ from escape_hub.core.auth_state import ForeignAuthStateError, NeedsLogin
 from escape_hub.core.authorization import is_admin, require_allowed
 from escape_hub.core.renewal import RenewalPolicy, may_go_on
 from escape_hub.errors import SettingsError
-from escape_hub.hub import pages, startup
-from escape_hub.hub.backchannel import BackchannelLogoutHandler
+from escape_hub.hub import backchannel, pages, startup
 from escape_hub.hub.broker import TokenBroker
 from escape_hub.hub.handlers import api_handlers
 from escape_hub.hub.identity import hub_username, identify
@@ -163,20 +162,20 @@ class EscapeAuthenticator(Membership):
             return list(super().get_handlers(app))
         try:
             startup.check_scope()
+            startup.check_hub_roles(app.db, self.hub_roles)
             check_at_start(app, [audience.name for audience in self.audience_settings])
         except SettingsError as error:
             startup.stop_with_line(app, error)
         self.runtime = Runtime(self, app)
         self.broker, self.renewal = self.runtime.broker, self.runtime.renewal
         self.runtime.start_with(app)
-        told = [(r"/escape/backchannel_logout", BackchannelLogoutHandler)]
         return [
             (r"/oauth_login", EscapeLoginHandler),
             (r"/oauth_callback", EscapeCallbackHandler),
             (r"/oauth_refused/([A-Za-z0-9_-]+)", RefusedHandler),
             (r"/logout", EscapeLogoutHandler),
             (r"/escape/signed_out", SignedOutHandler),
-            *(told if self.backchannel_logout else ()),
+            *backchannel.routes(self),
             *api_handlers(),
             *pages.handlers(app),
         ]
@@ -212,8 +211,9 @@ class EscapeAuthenticator(Membership):
             model["groups"] = sorted(person.groups)
         return model
 
-    def signed_in(self, user: Any) -> None:
-        """After a login was stored: running sessions get their tokens again at once."""
+    async def signed_in(self, user: Any) -> None:
+        """After a login was stored: hub roles, and running sessions get their tokens again."""
+        await self.roles_after_login(user, self.runtime.store)
         self.runtime.signed_in(user)
 
     # -- staying signed in -------------------------------------------------------------

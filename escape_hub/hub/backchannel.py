@@ -151,6 +151,13 @@ class BackchannelLogout:
         db.commit()
 
 
+def routes(authenticator: Any) -> list[tuple[str, type[EscapeAPIHandler]]]:
+    """The endpoint below ``/hub/``, where it is not switched off."""
+    if not authenticator.backchannel_logout:
+        return []
+    return [(r"/escape/backchannel_logout", BackchannelLogoutHandler)]
+
+
 class BackchannelLogoutHandler(EscapeAPIHandler):
     """``POST /hub/escape/backchannel_logout`` with ``logout_token`` in a form (section 2.5)."""
 

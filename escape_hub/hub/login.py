@@ -121,6 +121,7 @@ class EscapeCallbackHandler(RefusingHandler):
             user = await self.login_user({"login": reply})
             if user is None:
                 raise SignInError("The hub refused this account.", code="sign-in-hook")
+            await self.authenticator.signed_in(user)
         except EscapeHubError as error:
             self._refuse(error, flight)
         except web.HTTPError as error:
@@ -130,7 +131,6 @@ class EscapeCallbackHandler(RefusingHandler):
             log_unexpected(self.log, "a sign-in", error)
             self._refuse(EscapeHubError(type(error).__name__, code="sign-in-internal"), flight)
         else:
-            self.authenticator.signed_in(user)
             self.redirect(flight.next_url or self.get_next_url(user), status=303)
 
     async def _land(self) -> LoginFlight:

@@ -14,7 +14,7 @@ from typing import Any
 from jupyterhub import orm, roles
 from oauthenticator.generic import GenericOAuthenticator
 
-from escape_hub.core.auth_state import AuthState
+from escape_hub.core.auth_state import AuthState, ForeignAuthStateError
 from escape_hub.core.authorization import (
     AccessRules,
     Person,
@@ -108,3 +108,22 @@ class Membership(EscapeTraits, GenericOAuthenticator):
             app.db.commit()
         if self.manage_groups:
             user.sync_groups(sorted(person.groups))
+        self._put_roles_in_step(row, person)
+
+    async def roles_after_login(self, user: Any, store: Any) -> None:
+        """What `auth_to_user` does not do at a login: ``hub_roles`` by the claims just stored."""
+        try:
+            state = await store.load(user.name)
+        except ForeignAuthStateError:
+            state = None  # an operator's hook stored something else
+        if state is not None and self.hub_roles:
+            person = await self.person(user.name, state.claims, state.scope)
+            self._put_roles_in_step(user.orm_user, person)
+
+    def _put_roles_in_step(self, row: Any, person: Person) -> None:
+        # Not by JupyterHub's manage_roles: that takes every other role away, "user" too,
+        # and forbids load_roles.
+        db = self.parent.db
+        for name, wanted in self.hub_roles.items():
+            change = roles.grant_role if person.roles & set(wanted) else roles.strip_role
+            change(db, entity=row, rolename=name)

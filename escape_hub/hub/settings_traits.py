@@ -102,8 +102,25 @@ class EscapeTraits(HasTraits):
         config=True,
         help="""
         Claim that lists a person's roles, with `.` between nested names, as in
-        `resource_access.jupyterhub.roles` (Keycloak). Read by `allowed_roles` and
-        `admin_roles` only. Groups come from `auth_state_groups_key`.
+        `resource_access.jupyterhub.roles` (Keycloak; its mapper must add the claim to
+        userinfo). Read by `allowed_roles`, `admin_roles` and `hub_roles`. Groups come
+        from `auth_state_groups_key`.
+
+        .. versionadded:: 0.1
+        """,
+    )
+    hub_roles = Dict(
+        key_trait=Unicode(),
+        value_trait=Set(Unicode()),
+        config=True,
+        help="""
+        JupyterHub roles that follow the roles in `roles_claim`: hub role -> the claim's
+        roles that give it, as in `{"instructor": {"teacher", "tutor"}}`. Brought in
+        step at each login and each renewal, for the hub roles named here alone; whoever
+        has none of the claim's roles loses the hub role, however it was given. The hub
+        role itself is defined in `JupyterHub.load_roles`; `user`, `admin`, `server` and
+        `token` cannot be given so (see `admin_roles`). A hub role for the members of a
+        group needs no setting here: name the group in `load_roles`.
 
         .. versionadded:: 0.1
         """,

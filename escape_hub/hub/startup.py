@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
-from jupyterhub import crypto, scopes
+from jupyterhub import crypto, orm, roles, scopes
 from jupyterhub.app import JupyterHub
 
 from escape_hub.errors import SettingsError
@@ -105,6 +105,24 @@ def check_scope() -> None:
             f"the scope {TOKEN_SCOPE!r} is not defined, so no session could get a token: add "
             f"{SCOPE_FRAGMENT} to the configuration (c.JupyterHub.custom_scopes)"
         )
+
+
+def check_hub_roles(db: Any, hub_roles: Mapping[str, Collection[str]]) -> None:
+    """Refuse names that are no roles of the hub, or that the hub gives by itself."""
+    own = {role["name"] for role in roles.get_default_roles()}
+    for name, wanted in hub_roles.items():
+        if name in own:
+            raise SettingsError(
+                f"hub_roles must not hold {name!r}, which the hub gives by itself"
+                + (": use admin_roles" if name == "admin" else "")
+            )
+        if orm.Role.find(db, name) is None:
+            raise SettingsError(
+                f"hub_roles names {name!r}, and the hub has no such role: define it in "
+                "c.JupyterHub.load_roles"
+            )
+        if not wanted:
+            raise SettingsError(f"hub_roles[{name!r}] is empty, so nobody could have that role")
 
 
 def missing_scope(username: str) -> SettingsError:

@@ -25,13 +25,18 @@ REUSE = ("refuse", "kill_family")
 
 @dataclass(frozen=True, slots=True)
 class UserConfig:
-    """A person who can sign in. ``sub`` defaults to a stable UUID-like value of the name."""
+    """A person who can sign in. ``sub`` defaults to a stable UUID-like value of the name.
+
+    ``claims`` are told beside the others with the scope ``profile``, as in Keycloak's
+    ``{"resource_access": {"escape-hub": {"roles": ["teacher"]}}}``.
+    """
 
     password: str = field(repr=False)
     groups: tuple[str, ...] = ()
     name: str = ""
     email: str = ""
     sub: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

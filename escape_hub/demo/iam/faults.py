@@ -42,7 +42,7 @@ class Fault:
 class Faults:
     """The present faults and live settings.
 
-    ``users`` overrides ``groups``, ``sub``, ``name``, ``email`` or ``password``
+    ``users`` overrides ``groups``, ``sub``, ``name``, ``email``, ``password`` or ``claims``
     of a user, as in ``{"alice": {"groups": []}}``. ``hostile`` is described in
     the module of that name. ``delay`` is added to every token request, before
     it is processed.
@@ -104,7 +104,7 @@ def _fault(key: str, raw: Any) -> Fault:
     return fault
 
 
-_USER_KEYS = {"groups", "sub", "name", "email", "password"}
+_USER_KEYS = {"groups", "sub", "name", "email", "password", "claims"}
 
 
 def _users(raw: Any) -> dict[str, dict[str, Any]]:

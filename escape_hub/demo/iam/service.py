@@ -31,6 +31,7 @@ class User:
     name: str
     email: str
     groups: tuple[str, ...]
+    claims: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ class Iam:
             given.get("name") or login.capitalize(),
             given.get("email") or f"{login}@example.org",
             tuple(given.get("groups", ())),
+            dict(given.get("claims") or {}),
         )
 
     def open_session(self, login: str) -> str:
@@ -241,6 +243,7 @@ class Iam:
         if "profile" in scope:
             claims |= {"preferred_username": user.login, "name": user.name}
             claims[self.config.groups_claim] = list(user.groups)
+            claims |= user.claims
         if "email" in scope:
             claims |= {"email": user.email, "email_verified": True}
         return claims

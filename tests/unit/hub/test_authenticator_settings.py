@@ -241,6 +241,26 @@ async def test_a_hub_without_the_tokens_scope_ends_and_names_the_fragment(
     assert "40_roles.py" in await refusal_at_start(hub_settings)
 
 
+@pytest.mark.parametrize(
+    ("hub_roles", "words"),
+    [
+        ({"instructor": {"teacher"}}, "load_roles"),
+        ({"admin": {"boss"}}, "admin_roles"),
+        ({"user": {"guest"}}, "by itself"),
+        ({"helper": set()}, "empty"),
+        ({"helper": "teacher"}, "hub_roles"),
+    ],
+)
+async def test_a_hub_role_that_cannot_be_given_ends_with_one_line(
+    hub_settings: Config, hub_roles: dict[str, Any], words: str
+) -> None:
+    hub_settings.JupyterHub.load_roles.append({"name": "helper", "scopes": ["list:users"]})
+    hub_settings.EscapeAuthenticator.hub_roles = hub_roles
+    last = await refusal_at_start(hub_settings)
+    assert "hub_roles" in last
+    assert words in last
+
+
 async def test_a_hub_that_lets_nobody_in_says_so_and_which_settings_do(
     hub_settings: Config,
 ) -> None:
