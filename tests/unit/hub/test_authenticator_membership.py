@@ -148,9 +148,7 @@ async def test_who_is_not_allowed_any_more_keeps_no_role(hub: HubInTest, alice: 
     assert orm.Role.find(hub.app.db, "instructor") is not None
 
 
-async def test_an_operators_hook_may_replace_what_is_stored(
-    hub: HubInTest, alice: Browser
-) -> None:
+async def test_an_operators_hook_may_replace_what_is_stored(hub: HubInTest, alice: Browser) -> None:
     def replace(authenticator: Any, handler: Any, model: dict[str, Any]) -> dict[str, Any]:
         return {**model, "auth_state": {"of": "the operator"}}
 
