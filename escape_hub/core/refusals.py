@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
-from escape_hub.core.scrub import scrub
+from escape_hub.core.scrub import scrub, shortened
 from escape_hub.errors import (
     IssuerError,
     IssuerMisconfiguredError,
@@ -211,7 +211,7 @@ def read_error(body: bytes) -> tuple[str, str] | None:
     description = document.get("error_description")
     if not isinstance(description, str):
         description = ""
-    return error[:_MAX_ERROR], description[:_MAX_DESCRIPTION]
+    return shortened(error, _MAX_ERROR), shortened(description, _MAX_DESCRIPTION)
 
 
 def _fits(row: Row, grant: str, status: int, error: str, description: str) -> bool:

@@ -17,8 +17,17 @@ LONGEST_RUN = 20
 SHORTEST_PIECE = 5
 
 _MAX = 300
+_MOST = 8192  # characters that are looked at
 # RFC 6750 b64token, RFC 3986 unreserved and percent-encoding: what tokens are made of.
 _RUN = re.compile(r"[A-Za-z0-9\-._~+/=%]+")
+
+
+def shortened(text: str, limit: int) -> str:
+    """``text``, ``limit`` characters at most, without a piece of what was cut through."""
+    if len(text) <= limit:
+        return text
+    head = text[:limit]
+    return head[: max(head.rfind(c) for c in " \t\r\n") + 1]
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
@@ -28,6 +37,7 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     nobody misses). ``secrets`` are values that were sent in the request: they go
     whole or in pieces, however short (an authorization code can have six characters).
     """
+    text = shortened(text, _MOST)
     known = [secret for secret in secrets if len(secret) >= SHORTEST_PIECE]
     for secret in known:
         text = text.replace(secret, REMOVED)

@@ -310,3 +310,13 @@ def test_a_long_description_of_the_right_words_is_judged_at_once(words: str) -> 
     begun = time.thread_time()
     classify_refusal(400, body, grant="refresh_token")
     assert time.thread_time() - begun < 0.5
+
+
+@given(TOKENS.filter(lambda t: len(t) >= LONGEST_RUN), st.integers(0, 60))
+@fuzz
+def test_a_token_that_is_cut_through_leaves_nothing(token: str, before: int) -> None:
+    for limit in (4096, 8192):
+        text = "word " * ((limit - before) // 5) + token
+        body = json.dumps({"error": "x", "error_description": text}).encode()
+        for said in (scrub(text), str(classify_refusal(400, body, grant="token-exchange"))):
+            assert not any(token[at : at + 6] in said for at in range(len(token) - 6))
