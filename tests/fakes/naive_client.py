@@ -181,7 +181,7 @@ def _handler(naive: NaiveClient) -> type[BaseHTTPRequestHandler]:
             size = int(self.headers.get("Content-Length", 0))
             form = self.rfile.read(size).decode()
             try:
-                if self.path == "/hub/oauth_backchannel_logout":
+                if self.path == "/hub/escape/backchannel_logout":
                     naive.backchannel_logout(form)
                 else:
                     naive.refresh(self._cookie())

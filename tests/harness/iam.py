@@ -71,6 +71,12 @@ class Iam:
     def rotate_keys(self, *, keep_old: bool = True) -> None:
         self._control("POST", "rotate_keys", {"keep_old": keep_old})
 
+    def backchannel_logout(self, user: str, *hostile: str, times: int = 1) -> list[dict[str, Any]]:
+        """Send a logout_token of the user's newest session, ``times`` times; the answers."""
+        body = {"user": user, "hostile": list(hostile), "times": times}
+        found: list[dict[str, Any]] = self._control("POST", "backchannel_logout", body)["told"]
+        return found
+
     def revoke_user(self, user: str) -> None:
         self._control("POST", "revoke_user", {"user": user})
 

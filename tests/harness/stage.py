@@ -27,7 +27,12 @@ class Stage:
         self.hub = Hub(directory / "hub", **hub_options)
         # `redirect_uris` in the options are those of other clients with the hub's registration.
         redirect_uris = [self.hub.redirect_uri, *iam_options.pop("redirect_uris", [])]
-        self.iam = Iam(directory / "iam", redirect_uris=redirect_uris, **iam_options)
+        registration = {
+            "redirect_uris": redirect_uris,
+            "post_logout_redirect_uris": [f"{self.hub.url}hub/escape/signed_out"],
+            "backchannel_logout_uri": f"{self.hub.url}hub/escape/backchannel_logout",
+        }
+        self.iam = Iam(directory / "iam", **registration, **iam_options)
         self.canaries = Canaries()
         self.sampler = ProcessSampler(str(directory))
         self._found: list[str] = []

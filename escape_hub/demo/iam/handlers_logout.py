@@ -123,6 +123,8 @@ class EndSession(LoginHandler):
             return
         await self._sign_out(claims)
         state = self.get_argument("state", "")
+        if lie := self.iam.faults.hostile.get("end_session_state"):
+            state = "not-the-state" if lie == "other" else ""
         if target:
             self.redirect(add_query(target, {"state": state} if state else {}), status=303)
         else:

@@ -6,7 +6,8 @@ one (``oidcc-client-test-*``). The control API's ``hostile`` object has these ke
 - ``id_token``, ``refresh_id_token``, ``exchanged_token``: a name, or a list of names, of
   `TOKEN_MUTATIONS`; for ``refresh_id_token`` also ``absent``.
 - ``token_reply``: a name of `REPLY_MUTATIONS`.
-- ``userinfo_sub``, ``callback_iss``, ``callback_state``: ``other`` or ``absent``.
+- ``userinfo_sub``, ``callback_iss``, ``callback_state``, ``end_session_state``: ``other``
+  or ``absent``.
 - ``discovery_issuer``: the issuer that discovery claims; ``metadata``: members laid over
   discovery's answer, null removes one.
 """
@@ -198,7 +199,7 @@ def _names(names: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 _TOKEN_KEYS = ("id_token", "refresh_id_token", "exchanged_token")
-_EITHER_KEYS = ("userinfo_sub", "callback_iss", "callback_state")
+_EITHER_KEYS = ("userinfo_sub", "callback_iss", "callback_state", "end_session_state")
 
 
 def check(raw: Any) -> dict[str, Any]:

@@ -235,22 +235,37 @@ EXCHANGED = [
 
 
 def logout(name: str, rule: str, how: str, code: str) -> Case:
-    return Case(f"backchannel-rp-logout-{name}", rule, {"mutations": [how] if how else []}, code)
+    return Case(f"backchannel-{name}", rule, {"mutations": [how] if how else []}, code)
 
 
 LOGOUT_TOKENS = [
-    logout("alg-none", "alg none is refused", "alg_none", "logout-token-alg"),
-    logout("wrong-alg", "only configured algorithms", "hs256", "logout-token-alg"),
-    logout("no-event", "it tells of a logout", "no_event", "logout-token-events"),
-    logout("wrong-event", "of a logout and nothing else", "wrong_event", "logout-token-events"),
-    logout("with-nonce", "an id_token is no logout_token", "with_nonce", "logout-token-nonce"),
-    logout("wrong-aud", "aud is this client", "wrong_aud", "logout-token-aud"),
-    logout("wrong-iss", "iss is the issuer's", "wrong_iss", "logout-token-iss"),
-    logout("expired", "exp is not over", "expired", "logout-token-exp"),
-    logout("missing-iat", "iat is there", "missing_iat", "logout-token-iat"),
-    logout("missing-jti", "jti is there", "missing_jti", "logout-token-jti"),
-    logout("no-sub-no-sid", "it names somebody", "missing_sub_and_sid", "logout-token-sub"),
-    logout("foreign-key", "only the issuer's key signs", "foreign_key", "logout-token-signature"),
+    logout("rp-logout", "a good one ends the sign-in", "", ""),
+    logout("rp-logout-alg-none", "alg none is refused", "alg_none", "logout-token-alg"),
+    logout("rp-logout-wrong-alg", "only configured algorithms", "hs256", "logout-token-alg"),
+    logout("rp-logout-no-event", "it tells of a logout", "no_event", "logout-token-events"),
+    logout(
+        "rp-logout-wrong-event",
+        "of a logout and nothing else",
+        "wrong_event",
+        "logout-token-events",
+    ),
+    logout(
+        "rp-logout-with-nonce", "an id_token is no logout_token", "with_nonce", "logout-token-nonce"
+    ),
+    logout("rp-logout-wrong-aud", "aud is this client", "wrong_aud", "logout-token-aud"),
+    logout("rp-logout-wrong-iss", "iss is the issuer's", "wrong_iss", "logout-token-iss"),
+    logout("rp-logout-expired", "exp is not over", "expired", "logout-token-exp"),
+    logout("rp-logout-missing-iat", "iat is there", "missing_iat", "logout-token-iat"),
+    logout("rp-logout-missing-jti", "jti is there", "missing_jti", "logout-token-jti"),
+    logout(
+        "rp-logout-no-sub-no-sid", "it names somebody", "missing_sub_and_sid", "logout-token-sub"
+    ),
+    logout(
+        "rp-logout-foreign-key",
+        "only the issuer's key signs",
+        "foreign_key",
+        "logout-token-signature",
+    ),
 ]
 
 AT_SIGN_IN = [*GOOD, *ID_TOKENS, *USERINFO_CASES, *TOKEN_REPLIES, *TOKEN_FAULTS, *CALLBACKS]

@@ -72,13 +72,13 @@ escape_hub.hub.issuer.DISCOVERY_PATIENCE = -1.0
 @pytest.fixture(scope="package")
 def _forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
     directory = tmp_path_factory.mktemp("forgetful")
-    with playing(directory, extra=FORGETFUL, callback_iss=True) as made:
+    with playing(directory, extra=FORGETFUL, callback_iss=True, end_session=True) as made:
         yield made
 
 
 @pytest.fixture
 def forgetful(_forgetful: Play) -> Iterator[Play]:
-    """A hub that keeps no metadata, at an issuer with ``iss`` in its callbacks."""
+    """A hub that keeps no metadata, at an issuer with ``iss`` in callbacks and a logout."""
     yield _forgetful
     _forgetful.iam.faults()
 
