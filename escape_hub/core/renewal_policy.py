@@ -36,7 +36,7 @@ class RenewalPolicy:
     keepalive: float = 1200.0  # issuers end an idle sign-in after 30 min, Keycloak does
     outage_grace: float = 4 * 3600.0
     shutdown_hold: float = 30.0
-    polls_per_second: float = 100.0  # of all sessions together
+    polls_per_second: float = 20.0  # of all sessions together; a busy hub serves some 25
 
     def __post_init__(self) -> None:
         for one in fields(self):
