@@ -11,13 +11,13 @@ import html
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 from jupyterhub import spawner as upstream
 from kubernetes_asyncio.client.rest import ApiException
 from tornado import web
-from traitlets import Bool
+from traitlets import Bool, Float
 from traitlets.config import Configurable
 
 from escape_hub.core.pod_trouble import Trouble, api_away, api_refused, stuck
@@ -107,6 +107,19 @@ class KubeMends(Configurable):
         """,
     )
 
+    image_patience = Float(
+        30.0,
+        min=0,
+        config=True,
+        help="""
+        Seconds for which a start goes on while the session's image cannot be pulled. With
+        `explain_failures`; KubeSpawner alone would wait for `start_timeout`.
+
+        .. versionadded:: 0.1
+        """,
+    )
+
+    _image_missing_since = 0.0
     _away_since = 0.0
     _away_last = 0.0
 
@@ -127,6 +140,7 @@ class KubeMends(Configurable):
     async def _start(self) -> Any:
         # Not `start`: its task, as KubeSpawner makes it, is what the progress page awaits.
         limit = max(self.start_timeout - _MARGIN, 0.9 * self.start_timeout)
+        self._image_missing_since = 0.0
         try:
             async with asyncio.timeout(limit if self.explain_failures else None):
                 return await self._insist(super()._start, None)
@@ -179,12 +193,26 @@ class KubeMends(Configurable):
             trouble = api_away(f"no connection ({type(error).__name__})")
         elif isinstance(error, TimeoutError):
             trouble = stuck(self._own_pod(), limit)
-        if trouble is None:
-            return
+        if trouble is not None:
+            self._fail(trouble, what)
+
+    def _fail(self, trouble: Trouble, what: str) -> NoReturn:
         detail = trouble.detail.replace(self.api_token or "\0", "[removed]")
         self.log.error("No %s of %s [%s]: %s", what, self.pod_name, trouble.code, detail)
         # Without its cause: that holds the API's whole answer.
         raise StartFailedError(trouble) from None
+
+    def is_pod_running(self, pod: Any) -> Any:
+        """As KubeSpawner's, which asks this while it waits: the place to give up early."""
+        if self.explain_failures and pod is not None:
+            trouble, now = stuck(pod, 0), time.monotonic()
+            if trouble.code != "pod-image":
+                self._image_missing_since = 0.0
+            elif not self._image_missing_since:
+                self._image_missing_since = now
+            elif now - self._image_missing_since > self.image_patience:
+                self._fail(trouble, "start")
+        return super().is_pod_running(pod)
 
     def _own_pod(self) -> Any:
         pods = self.pod_reflector.pods if self.pod_reflector else {}

@@ -115,13 +115,18 @@ async def test_switched_off_it_is_upstreams_error(kube: FakeKube) -> None:
         await spawner(kube, explain_failures=False)._start()
 
 
-async def test_an_image_that_is_missing_is_said_before_the_hub_gives_up(kube: FakeKube) -> None:
+@pytest.mark.parametrize(("start_timeout", "image_patience"), [(4, 30), (30, 2)])
+async def test_an_image_that_is_missing_is_said_before_the_hub_gives_up(
+    kube: FakeKube, start_timeout: int, image_patience: int
+) -> None:
     waiting = {"reason": "ImagePullBackOff", "message": "i: not found"}
     status = {"name": "notebook", "ready": False, "state": {"waiting": waiting}}
     kube.status = {"phase": "Pending", "podIP": None, "containerStatuses": [status]}
-    made = spawner(kube, start_timeout=4)
+    made = spawner(kube, start_timeout=start_timeout)
+    made.image_patience = image_patience
     with pytest.raises(StartFailedError, match="pod-image"):
-        await asyncio.wait_for(made.start(), made.start_timeout)
+        await asyncio.wait_for(made.start(), 8)
+    assert await made.poll() is None
     await made.stop(now=True)
     assert kube.pods == {}
 
