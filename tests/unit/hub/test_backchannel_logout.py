@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 from jupyterhub import orm
 
+from escape_hub.core.auth_state import ForeignAuthStateError
 from escape_hub.demo.iam.config import CLIENT_ID
 from escape_hub.demo.iam.handlers_logout import logout_token
 from tests.unit.hub.browser import Browser
@@ -66,7 +68,14 @@ def hub(hub: HubInTest) -> HubInTest:
 
 
 async def tell(hub: HubInTest, user: str = "alice", **body: Any) -> list[int]:
-    """The IAM sends logout_tokens; the statuses, once the hub has done what follows."""
+    """The IAM sends logout_tokens; the statuses, once the hub has done what follows.
+
+    Of the session that the hub knows: of two logins within a second the IAM's
+    "newest" may be the other.
+    """
+    if "sid" not in body and orm.User.find(hub.app.db, user) is not None:
+        with suppress(ForeignAuthStateError):
+            body["sid"] = (await hub.state(user)).sid
     told = (await hub.iam.control("POST", "backchannel_logout", {"user": user, **body})).json()
     await hub.authenticator.runtime.backchannel.finish()
     return [answer["status"] for answer in told["told"]]
