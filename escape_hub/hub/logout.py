@@ -70,8 +70,6 @@ class EscapeLogoutHandler(LogoutHandler):
             else:
                 await super().render_logout_page()
             return
-        # A form, for the id_token that goes with it must not stand in an address.
-        parts = urlsplit(self._issuer_logout)
         self.set_header("Cache-Control", "no-store")
         self._set_cookie(
             STATE_COOKIE,
@@ -82,6 +80,12 @@ class EscapeLogoutHandler(LogoutHandler):
             # The way back is a navigation from the issuer's site: Strict would lose it.
             samesite="Lax",
         )
+        if self.authenticator.logout_method == "get":
+            # 303, for the hub logs where a 302 leads to, and the id_token with it.
+            self.redirect(self._issuer_logout, status=303)
+            return
+        # A form, for the id_token that goes with it must not stand in an address.
+        parts = urlsplit(self._issuer_logout)
         html = await self.render_template(
             LOGOUT_TEMPLATE,
             action=urlunsplit(parts._replace(query="")),

@@ -254,7 +254,21 @@ class EscapeTraits(HasTraits):
         Logout 1.0) where its metadata has one. The IAM leads back to
         `https://<hub>/hub/escape/signed_out`, which must be registered for the client
         as a post-logout redirect URI, and from there people come to
-        `logout_redirect_url`, or else to the hub's login page.
+        `logout_redirect_url`, or else to the hub's login page. See `logout_method`.
+
+        .. versionadded:: 0.1
+        """,
+    )
+    logout_method = Enum(
+        ["post", "get"],
+        default_value="post",
+        config=True,
+        help="""
+        How the browser goes to the IAM's logout (`logout_at_issuer`). `post` keeps the
+        id_token, which names the person and gives no access, out of every address. The
+        standard asks an IAM to take both, but MITREid Connect takes no `post`, nor does
+        oidc-provider as it comes: people would end at an error page of theirs. With
+        those use `get`.
 
         .. versionadded:: 0.1
         """,

@@ -15,6 +15,7 @@ from tests.unit.hub.in_process import HubInTest, hub_in_test
 #: Traits that tests change; they get their values back.
 CHANGED = ("allowed_groups", "allowed_users", "admin_groups", "blocked_users", "contact")
 CHANGED += ("post_auth_hook", "username_claim", "revoke_on_logout", "logout_at_issuer")
+CHANGED += ("logout_method",)
 
 
 def assert_nothing_broke(hub: HubInTest) -> None:

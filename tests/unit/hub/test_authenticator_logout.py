@@ -112,6 +112,20 @@ async def test_the_way_to_the_issuers_logout_has_no_token_in_its_address(
     assert "password" in again.text, "the issuer still knows the browser"
 
 
+async def test_an_issuer_that_takes_no_post_is_reached_by_a_redirect(
+    hub: HubInTest, alice: Browser
+) -> None:
+    hub.authenticator.logout_method = "get"
+    await alice.login()
+    page = await alice.get("hub/logout")
+    assert page.status_code == 303
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Location"].startswith(f"{hub.iam.url}end_session?id_token_hint=")
+    back = await alice.follow(page, within=hub.iam.url)
+    assert back.headers["Location"].startswith(f"{hub.url}hub/escape/signed_out")
+    assert (await alice.get(back.headers["Location"])).headers["Location"] == "/hub/login"
+
+
 async def test_without_logout_at_the_issuer_the_login_page_follows(
     hub: HubInTest, alice: Browser
 ) -> None:
