@@ -96,6 +96,7 @@ class ProcessSampler:
         self.marker, self.every = marker.encode(), every
         self.spare_environment: set[int] = set()
         self.seen: dict[str, bytes] = {}
+        self._environment_of: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -114,12 +115,14 @@ class ProcessSampler:
         for pid, environ, command in processes_of(self.marker):
             name = command.split(b"\0")[0].decode(errors="replace").rpartition("/")[2]
             self.seen[f"command line of {name} {pid}: {hash(command)}"] = command
-            if pid not in self.spare_environment:
-                self.seen[f"environment of {name} {pid}: {hash(environ)}"] = environ
+            channel = f"environment of {name} {pid}: {hash(environ)}"
+            self.seen[channel], self._environment_of[channel] = environ, pid
 
     def found(self, canaries: Canaries) -> list[str]:
+        # Spared here and not when sampled: that may be before whoever started it names its id.
         return [
             line
             for channel, content in self.seen.items()
+            if self._environment_of.get(channel) not in self.spare_environment
             for line in canaries.look_in(channel.partition(":")[0], content)
         ]

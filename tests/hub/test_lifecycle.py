@@ -26,7 +26,7 @@ SLACK = 4.0
 
 @pytest.fixture(scope="module")
 def hub_options() -> dict[str, Any]:
-    return {"extra": "c.EscapeAuthenticator.auth_refresh_age = 12"}
+    return {"extra": "c.EscapeAuthenticator.auth_refresh_age = 16"}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,8 @@ def alice(at_work: AtWork, iam: Iam) -> Iterator[AtWork]:
     sign_in_anew(at_work)
     yield at_work
     at_work.assert_kernel_lives()
+    iam.faults()
+    at_work.person.login()
     assert at_work.person.server()["started"] == server
 
 
