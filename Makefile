@@ -2,7 +2,7 @@
 # make test   sets everything up and runs every test tier (make test-unit, ... for one)
 PYTHON ?= python3
 
-.PHONY: demo test bench lock clean help
+.PHONY: demo test fuzz bench lock clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -13,9 +13,13 @@ demo:
 test:
 	@$(PYTHON) tools/run_tests.py
 
-# test-lint test-unit test-hub test-hub55 test-root test-browser test-soak
+# test-lint test-unit test-fuzz test-upstream test-hub test-hub55 test-root test-browser test-soak
 test-%:
 	@$(PYTHON) tools/run_tests.py $*
+
+# make fuzz   a million spoilt inputs; ESCAPE_HUB_FUZZ_SEED=N begins elsewhere
+fuzz:
+	@ESCAPE_HUB_FUZZ_EXAMPLES=1000000 $(PYTHON) tools/run_tests.py fuzz
 
 # Ratios side by side; results go to docs/benchmarks.md
 bench:

@@ -84,6 +84,8 @@ TIERS = [
         ],
     ),
     Tier("unit", [pytest("-n", "2", "tests/unit", "tests/fakes", *COVERAGE)]),
+    Tier("fuzz", [pytest("tests/fuzz")]),
+    Tier("upstream", [pytest("tests/upstream")], needs=["hub55"]),
     Tier(
         "hub",
         [
