@@ -32,6 +32,9 @@ CATALOGUE = f"""
 environments:
   python: {{name: Python, default: true, kubernetes: {{image: "{HOST_IMAGE}"}}}}
   gone: {{name: Gone, kubernetes: {{image: "{MISSING_IMAGE}"}}}}
+  own:
+    name: With the extension
+    kubernetes: {{image: "{HOST_IMAGE}", kubespawner_override: {{delivery: extension}}}}
 """
 CONFIG = """
 c.JupyterHub.spawner_class = "escape-kube"

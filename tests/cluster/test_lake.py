@@ -124,28 +124,44 @@ def origin(stage: KubeStage, tmp_path: Path) -> Iterator[lake.Origin]:
     lake.unmount_all(stage.cluster, ON_NODE)
 
 
+READ_IT = ["cat", "/eos/eulake_1/data/hello"]
+
+
+def sees(stage: KubeStage, who: str, name: str) -> bool:
+    """A mount whose daemon died may hang for a while; that is not seeing."""
+    place = (stage.namespace, f"jupyter-{who}", "notebook")
+    try:
+        done = stage.cluster.exec(*place, ["ls", "/eos/eulake_1/data"], timeout=5)
+    except subprocess.TimeoutExpired:
+        return False
+    return name in done.stdout
+
+
+def restart_the_mount(stage: KubeStage, old: str, new: str, origin: lake.Origin) -> None:
+    """Its daemon dies with its pod, at once, and leaves a broken mount behind."""
+    stage.cluster.api.delete("Pod", stage.namespace, old, gracePeriodSeconds=0)
+    stage.cluster.wait_gone(stage.namespace, old)
+    origin.put(f"data/{new}", "after the restart\n")
+    lake.mount(stage.cluster, stage.namespace, new, origin, ON_NODE)
+
+
 def test_a_mount_made_later_and_made_again_shows_up_in_a_running_session(
     stage: KubeStage, origin: lake.Origin
 ) -> None:
     assert "hello" not in stage.in_notebook(["ls", "-R", "/eos"])
-
-    def sees(name: str) -> bool:
-        place = (stage.namespace, "jupyter-alice", "notebook")
-        try:
-            done = stage.cluster.exec(*place, ["ls", "/eos/eulake_1/data"], timeout=5)
-        except subprocess.TimeoutExpired:
-            return False
-        return name in done.stdout
-
     lake.mount(stage.cluster, stage.namespace, "first", origin, ON_NODE)
-    wait_for("the lake in the session", lambda: sees("hello"), 20)
-    read_it = ["cat", "/eos/eulake_1/data/hello"]
-    assert stage.in_notebook(read_it) == "from the lake\n"
+    wait_for("the lake in the session", lambda: sees(stage, "alice", "hello"), 20)
+    assert stage.in_notebook(READ_IT) == "from the lake\n"
 
-    stage.cluster.api.delete("Pod", stage.namespace, "first", gracePeriodSeconds=0)
-    stage.cluster.wait_gone(stage.namespace, "first")
-    wait_for("the lake to be away", lambda: not sees("hello"), 20)
-    origin.put("data/news", "after the restart\n")
-    lake.mount(stage.cluster, stage.namespace, "second", origin, ON_NODE)
-    wait_for("the lake to come back", lambda: sees("news"), 20)
-    assert stage.in_notebook(read_it) == "from the lake\n"
+    restart_the_mount(stage, "first", "second", origin)
+    wait_for("the lake to come back", lambda: sees(stage, "alice", "second"), 20)
+    assert stage.in_notebook(READ_IT) == "from the lake\n"
+
+    # The same for a session that was started when the mount was there.
+    bob = stage.person("bob")
+    bob.spawn(PYTHON)
+    assert stage.in_notebook(READ_IT, "bob") == "from the lake\n"
+    restart_the_mount(stage, "second", "third", origin)
+    for who in ("alice", "bob"):
+        wait_for(f"the lake to come back to {who}", lambda w=who: sees(stage, w, "third"), 20)
+    bob.stop_server()

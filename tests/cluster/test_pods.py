@@ -101,6 +101,18 @@ def test_a_session_finds_its_files_before_its_kernel_and_leaves_nothing(stage: K
     assert left == []
 
 
+@pytest.mark.usefixtures("tidy")
+def test_an_image_with_the_extension_needs_no_sidecar(stage: KubeStage) -> None:
+    alice = stage.person()
+    alice.spawn({"profile": "own"})
+    assert "initContainerStatuses" not in stage.pod_of()["status"]
+    view = look(alice, alice.start_kernel())
+    assert_files_are_right(view, stage.iam)
+    assert view.uid == 1000
+    alice.stop_server()
+    assert stage.pods() == []
+
+
 # -- ten lifetimes -------------------------------------------------------------------------
 
 LIFETIME = 20

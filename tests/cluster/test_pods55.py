@@ -38,7 +38,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterato
     cluster.add_image(f"{HOST_IMAGE}-older", older_image(venv))
     python = str(venv / "bin/python")
     directory = tmp_path_factory.mktemp("older")
-    made = KubeStage(directory, cluster, namespace, hub_options={"python": python})
+    options = {"python": python}
+    made = KubeStage(directory, cluster, namespace, hub_options=options, access_token_lifetime=60)
     catalogue = directory / "environments.yaml"
     catalogue.write_text(catalogue.read_text().replace(HOST_IMAGE, f"{HOST_IMAGE}-older"))
     with made as running:
