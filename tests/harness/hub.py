@@ -85,6 +85,8 @@ class Hub:
         self.redirect_uri = f"{self.url}hub/oauth_callback"
         self.token_root = directory / "tokens"
         self.crypt_key = secrets.token_hex(32)
+        #: More of the hub's own environment, such as ``KUBECONFIG``.
+        self.more_environment: dict[str, str] = {}
         self.process: Process | None = None
 
     def configure(self, iam: Iam) -> None:
@@ -112,6 +114,7 @@ class Hub:
             "PATH": f"{venv_bin}:{env['PATH']}",
             "JUPYTERHUB_CRYPT_KEY": self.crypt_key,
             "ESCAPE_HUB_CLIENT_SECRET": CLIENT_SECRET,
+            **self.more_environment,
         }
 
     def start(
