@@ -104,7 +104,7 @@ TIERS = [
         ],
         possible=no_java,
     ),
-    Tier("cluster", [pytest("tests/cluster")], possible=no_cluster),
+    Tier("cluster", [pytest("tests/cluster", "-s")], needs=["hub55"], possible=no_cluster),
     Tier(
         "soak",
         [
