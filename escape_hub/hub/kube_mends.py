@@ -7,52 +7,33 @@ mend that a later KubeSpawner makes itself can be switched off, then taken out.
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import aiohttp
-from jupyterhub import spawner as upstream
 from kubernetes_asyncio.client.rest import ApiException
-from tornado import web
 from traitlets import Bool, Float
 from traitlets.config import Configurable
 
 from escape_hub.core.pod_trouble import Trouble, api_away, api_refused, stuck
+from escape_hub.hub.start_failed import StartFailedError
 
-#: JupyterHub 6 does not count these as a sign of a broken hub, which stops after a few.
-_StartException: Any = getattr(upstream, "SpawnException", web.HTTPError)
 #: Seconds after the API came back for which a 403 is no verdict: it has not read its roles yet.
 _WAKING_UP = 5.0
 #: A start's own limit is this much (seconds) below `start_timeout`, to say why in time.
 _MARGIN = 2.0
-
-
-class StartFailedError(_StartException):
-    """A start that the cluster refused or never finished; the page shows these words."""
-
-    def __init__(self, trouble: Trouble) -> None:
-        web.HTTPError.__init__(self, trouble.status, trouble.words)
-        self.trouble = trouble
-        self.reason = trouble.code
-        self.message = f"{trouble.words} (reference: {trouble.code})"
-        self.message_html = (
-            f"{html.escape(trouble.words)} <small>Reference: {html.escape(trouble.code)}</small>"
-        )
-        self.log_message = f"{trouble.words} [{trouble.code}]"
-        self.jupyterhub_message = self.message
-        self.jupyterhub_html_message = self.message_html
-
-    def __str__(self) -> str:
-        return str(self.log_message)
+#: Seconds between two tries to delete a pod in the background, and how many there are.
+_LATER, _LATER_TRIES = 15.0, 240
+_deletions: set[asyncio.Task[None]] = set()
 
 
 class KubeMends(Configurable):
     """Goes before KubeSpawner, or a subclass of it."""
 
     # KubeSpawner's own, which has no types.
+    api: Any
     api_token: Any
     k8s_api_request_retry_timeout: Any
     log: Any
@@ -149,9 +130,21 @@ class KubeMends(Configurable):
             raise
 
     async def stop(self, now: bool = False) -> None:
-        """As KubeSpawner's, and again while the API is away."""
+        """As KubeSpawner's, and again while the API is away; at last in the background.
+
+        JupyterHub forgets a server whose stop failed, so nobody else would delete its pod.
+        """
         begin: Callable[[], Awaitable[Any]] = lambda: super(KubeMends, self).stop(now)  # noqa: E731
-        await self._insist(begin, self.k8s_api_request_retry_timeout)
+        pod = self._own_pod()
+        try:
+            await self._insist(begin, self.k8s_api_request_retry_timeout)
+        except Exception as error:
+            if self.await_api and pod is not None and connection_failed(error):
+                self.log.warning("%s is deleted as soon as the API answers", self.pod_name)
+                task = asyncio.create_task(delete_later(self.api, pod["metadata"]))
+                _deletions.add(task)
+                task.add_done_callback(_deletions.discard)
+            raise
 
     async def _insist(self, call: Callable[[], Awaitable[Any]], seconds: float | None) -> Any:
         """Call again while the API is away, for ``seconds`` or until cancelled."""
@@ -264,6 +257,19 @@ class KubeMends(Configurable):
 def connection_failed(error: BaseException) -> bool:
     """Whether no answer came: refused, reset, no route, no name."""
     return isinstance(error, aiohttp.ClientConnectionError | ConnectionError)
+
+
+async def delete_later(api: Any, metadata: Any) -> None:
+    """Delete this very pod, and none that has its name by then."""
+    body = {"preconditions": {"uid": metadata["uid"]}}
+    for _ in range(_LATER_TRIES):
+        await asyncio.sleep(_LATER)
+        try:
+            await api.delete_namespaced_pod(metadata["name"], metadata["namespace"], body=body)
+            return
+        except Exception as error:  # away, or waking up: the next try decides
+            if isinstance(error, ApiException) and error.status in (404, 409):
+                return
 
 
 def keep_out_of_the_log(manifest: Any) -> None:

@@ -5,6 +5,7 @@ c = get_config()  # noqa: F821
 
 # "escape-local": processes of this machine's own users; the hub runs as root.
 # "escape-simple": one system user for everybody, which isolates nobody.
+# "escape-kube": pods of a Kubernetes cluster; see README.md, "Pods".
 c.JupyterHub.spawner_class = "escape-local"
 
 # Sessions survive a restart of the hub, and their access is renewed after it.

@@ -100,8 +100,13 @@ class _Objects(tornado.web.RequestHandler):
         self.write(pod)
 
     def delete(self, namespace: str, kind: str, name: str) -> None:
-        pod = self.kube.pods.pop(name, None)
+        pod = self.kube.pods.get(name)
+        options = json.loads(self.request.body or "{}")
+        uid = (options.get("preconditions") or {}).get("uid")
         if pod is None:
             self.refuse(404, "not found")
+        elif uid and uid != pod["metadata"]["uid"]:
+            self.refuse(409, "the UID in the precondition does not match")
         else:
+            del self.kube.pods[name]
             self.write({k: v for k, v in pod.items() if k != "status"})

@@ -14,7 +14,9 @@ from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner
 from traitlets.config import Config
 
-from escape_hub.hub.kube_mends import KubeMends, StartFailedError
+from escape_hub.hub import kube_mends
+from escape_hub.hub.kube_mends import KubeMends
+from escape_hub.hub.start_failed import StartFailedError
 from tests.fakes.kube import FakeKube, running
 
 KUBECONFIG = """
@@ -182,6 +184,24 @@ async def test_a_stop_waits_as_well(kube: FakeKube) -> None:
     kube.back()
     await stop
     assert kube.pods == {}
+
+
+@pytest.mark.parametrize("other", [False, True])
+async def test_a_stop_that_had_to_give_up_deletes_its_pod_later_and_no_other(
+    kube: FakeKube, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    monkeypatch.setattr(kube_mends, "_LATER", 0.1)
+    made = spawner(kube, k8s_api_request_retry_timeout=1)
+    await made._start()
+    await kube.away()
+    with pytest.raises(OSError):
+        await made.stop()
+    (task,) = kube_mends._deletions
+    if other:
+        kube.pods["jupyter-alice"]["metadata"]["uid"] = "another"
+    kube.back()
+    await task
+    assert bool(kube.pods) is other
 
 
 # -- reflectors ----------------------------------------------------------------------------
