@@ -7,11 +7,14 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 
-from tests.harness.iam import CLIENT_SECRET, Iam
+from tests.harness.canaries import processes_of
+from tests.harness.iam import CLIENT_SECRET
 from tests.harness.processes import Process, bare_environment, free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -34,7 +37,7 @@ c.Spawner.args = ["--allow-root"]
 c.SimpleLocalProcessSpawner.home_dir_template = {homes!r}
 c.EscapeSpawnerMixin.token_dir = {token_dirs!r}
 c.EscapeAuthenticator.issuer = {issuer!r}
-c.EscapeAuthenticator.client_id = "escape-hub"
+c.EscapeAuthenticator.client_id = {client_id!r}
 c.EscapeAuthenticator.audiences = {audiences!r}
 c.EscapeSpawnerMixin.rucio_host = "https://rucio.example.org"
 c.EscapeSpawnerMixin.rucio_auth_host = "https://rucio-auth.example.org"
@@ -61,11 +64,21 @@ AUDIENCES = {
 }
 
 
+class Provider(Protocol):
+    """An issuer at which the hub is registered: the development IAM, or one that others wrote."""
+
+    issuer: str
+    client_id: str
+    client_secret: str
+
+
 class Hub:
     """A hub process. ``extra`` is appended to its ``jupyterhub_config.py``.
 
+    ``audiences``: those of the development IAM unless a provider needs others.
     ``python`` chooses the hub line (the older one has an environment of its own);
-    ``wrapper`` is a command that runs the hub in surroundings of its own.
+    ``wrapper`` is a command that runs the hub in surroundings of its own; ``port`` is
+    the public one, any that is free by default.
     Ports stay the same over `kill` and `start`, as they do for an operator.
     """
 
@@ -74,13 +87,18 @@ class Hub:
         directory: Path,
         *,
         extra: str = "",
+        audiences: dict[str, dict[str, Any]] = AUDIENCES,
         python: str = sys.executable,
         wrapper: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory, self.extra, self.python = directory, extra, python
+        self.audiences = audiences
+        self.client_secret = CLIENT_SECRET
         self.wrapper = list(wrapper)
-        self.port, self.hub_port, self.proxy_port = free_port(), free_port(), free_port()
+        self.port = port or free_port()
+        self.hub_port, self.proxy_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.redirect_uri = f"{self.url}hub/oauth_callback"
         self.token_root = directory / "tokens"
@@ -89,8 +107,9 @@ class Hub:
         self.more_environment: dict[str, str] = {}
         self.process: Process | None = None
 
-    def configure(self, iam: Iam) -> None:
+    def configure(self, iam: Provider) -> None:
         """Write ``jupyterhub_config.py``; called by `start`, again after a change."""
+        self.client_secret = iam.client_secret
         proxy = Path(sys.executable).parent / "configurable-http-proxy"
         homes = str(self.directory / "homes/{username}")
         text = CONFIG.format(
@@ -102,7 +121,8 @@ class Hub:
             homes=homes,
             token_dirs=f"{self.token_root}/{{session}}",
             issuer=iam.issuer,
-            audiences=AUDIENCES,
+            client_id=iam.client_id,
+            audiences=self.audiences,
             extra=self.extra,
         )
         (self.directory / "jupyterhub_config.py").write_text(text)
@@ -113,13 +133,13 @@ class Hub:
         return env | {
             "PATH": f"{venv_bin}:{env['PATH']}",
             "JUPYTERHUB_CRYPT_KEY": self.crypt_key,
-            "ESCAPE_HUB_CLIENT_SECRET": CLIENT_SECRET,
+            "ESCAPE_HUB_CLIENT_SECRET": self.client_secret,
             **self.more_environment,
         }
 
     def start(
         self,
-        iam: Iam,
+        iam: Provider,
         *,
         timeout: float = 90,
         before_wait: Callable[[int], None] = lambda _pid: None,
@@ -153,6 +173,13 @@ class Hub:
         if self.process is not None:
             self.process.stop(signal.SIGTERM)
             self.process.kill_group()
+
+    def end_with_sessions(self) -> None:
+        """Sessions outlive their hub, as an operator wants it; they must not outlive a test."""
+        self.stop()
+        for pid, _environ, _command in processes_of(str(self.directory).encode()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def kill(self) -> None:
         """``kill -9`` of the hub alone: proxy and sessions live on."""

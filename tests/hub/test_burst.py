@@ -8,8 +8,6 @@ its lock shows that this test would notice.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +18,7 @@ import pytest
 from tests.harness.processes import wait_for
 from tests.harness.stage import Stage
 from tests.hub.at_work import AtWork
+from tests.hub.burst import joins, refused, requests, send_at_once, stopped
 
 SINGLE_USE = {"refresh_rotation": True, "refresh_reuse": "kill_family"}
 #: Pages look at the access at every request that comes a second after the last one.
@@ -56,36 +55,6 @@ def alice(stage: Stage) -> Iterator[AtWork]:
     at_work.close()
 
 
-def requests(alice: AtWork, server_token: str) -> list[httpx.Request]:
-    """Eight of the session with its own token, twelve of the browser with its cookies."""
-    hub, browser = alice.stage.hub.url, alice.person.client
-    tokens = {"Authorization": f"token {server_token}"}
-    own = {"X-XSRFToken": alice.person.xsrf, "Referer": f"{hub}hub/home"}
-    made = [httpx.Request("GET", f"{hub}hub/api/escape/tokens", headers=tokens) for _ in range(8)]
-    made += [browser.build_request("GET", f"{hub}hub/home") for _ in range(6)]
-    for method, path in [("GET", "users/alice")] * 4 + [("POST", "escape/renew")] * 2:
-        made.append(browser.build_request(method, f"{hub}hub/api/{path}", headers=own))
-    return made
-
-
-async def send_at_once(requests: list[httpx.Request], hub_pid: int) -> list[httpx.Response]:
-    """Send all while the hub is stopped, and let it go on when the last one is on its way."""
-    under_way = asyncio.Semaphore(0)
-
-    async def trace(event: str, _info: object) -> None:
-        if event == "http11.send_request_body.complete":
-            under_way.release()
-
-    async with httpx.AsyncClient(timeout=60) as client:
-        for request in requests:
-            request.extensions["trace"] = trace
-        answers = asyncio.gather(*(client.send(request) for request in requests))
-        for _ in requests:
-            await under_way.acquire()
-        os.kill(hub_pid, signal.SIGCONT)
-        return await answers
-
-
 def burst(alice: AtWork) -> tuple[list[httpx.Response], dict[str, int]]:
     """The answers, and the refresh grants by outcome that the IAM counted for them."""
     iam, hub = alice.stage.iam, alice.stage.hub
@@ -94,23 +63,15 @@ def burst(alice: AtWork) -> tuple[list[httpx.Response], dict[str, int]]:
     alice.person.login()
     made = requests(alice, server_token)
     assert len(made) == 20
-    assert hub.process is not None
-    # Stopped, the hub cannot renew by itself before the burst.
-    os.kill(hub.process.pid, signal.SIGSTOP)
     expired_at = time.time() + SHORT + 0.5
-    try:
+    # Stopped, the hub cannot renew by itself before the burst.
+    with stopped(hub) as go_on:
         wait_for("the access to expire", lambda: time.time() > expired_at)
         iam.faults(delay=0.3, access_token_lifetime=LONG)
         iam.reset_counters()
-        answers = asyncio.run(send_at_once(made, hub.process.pid))
-    finally:
-        os.kill(hub.process.pid, signal.SIGCONT)
+        answers = asyncio.run(send_at_once(made, go_on))
     grants = iam.counters()["users"]["alice"]["refresh_token"]
     return answers, dict(grants)
-
-
-def refused(answers: list[httpx.Response]) -> list[tuple[str, int]]:
-    return [(str(a.url), a.status_code) for a in answers if a.status_code != 200]
 
 
 def test_twenty_requests_at_once_spend_one_refresh_token_and_all_are_served(alice: AtWork) -> None:
@@ -127,13 +88,6 @@ def test_twenty_requests_at_once_spend_one_refresh_token_and_all_are_served(alic
             row["access_token"] for row in handed[0]["audiences"].values()
         }
     assert alice.status()["state"] == "fresh"
-
-
-def joins(alice: AtWork) -> float:
-    """How often a renewal waited for another one of the same user."""
-    lines = alice.stage.hub.metrics().splitlines()
-    found = [line for line in lines if line.startswith("escape_hub_singleflight_joins_total")]
-    return float(found[0].split()[-1])
 
 
 def test_without_the_lock_the_same_burst_would_be_noticed(alice: AtWork) -> None:
