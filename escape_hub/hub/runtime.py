@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jupyterhub import crypto
+
 from escape_hub.clock import Clock
 from escape_hub.core.auth_state import AuthState, NeedsLogin
 from escape_hub.core.pacing import TokenBucket
@@ -22,6 +24,7 @@ from escape_hub.errors import IdentityConflictError, NotAllowedError
 from escape_hub.hub.audit import Audit, attach_to, log_unexpected
 from escape_hub.hub.backchannel import BackchannelLogout
 from escape_hub.hub.broker import TokenBroker
+from escape_hub.hub.crypt_keys import remember_keys
 from escape_hub.hub.identities import Identities
 from escape_hub.hub.identity import Identity
 from escape_hub.hub.metrics import metrics_of
@@ -74,6 +77,7 @@ class Runtime:
         self._authenticator, self._app = authenticator, app
         self._clock: Clock = authenticator.clock
         attach_to(app.log)
+        remember_keys(app.db, crypto.CryptKeeper.instance().keys)
         protect_from_rewrites()
         self.identities = Identities(app.db)
         self.identities.create_table()

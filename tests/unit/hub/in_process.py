@@ -236,11 +236,13 @@ async def hub_in_test(
 
 
 @asynccontextmanager
-async def running(config: Config, iam: Peer, port: int) -> AsyncIterator[HubInTest]:
+async def running(
+    config: Config, iam: Peer, port: int, *, crypt_key: str = "11" * 32
+) -> AsyncIterator[HubInTest]:
     """The hub of a configuration; may be entered again for a restart with the same database."""
     JupyterHub.clear_instance()
     await _close_upstreams_client()
-    use_crypt_key("11" * 32)
+    use_crypt_key(crypt_key)
     app = QuietHub(config=config)
     try:
         await initialize(app)
@@ -287,4 +289,4 @@ async def _close_upstreams_client() -> None:
 def use_crypt_key(key: str) -> None:
     """What ``JUPYTERHUB_CRYPT_KEY`` would say."""
     crypto.CryptKeeper.clear_instance()
-    crypto.CryptKeeper.instance().keys = [key.encode()] if key else []
+    crypto.CryptKeeper.instance().keys = [one.encode() for one in key.split(";") if one]
