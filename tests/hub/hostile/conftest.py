@@ -54,6 +54,7 @@ def _play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
 @pytest.fixture
 def play(_play: Play) -> Iterator[Play]:
     """A hub as operators configure it."""
+    _play.must_live()
     yield _play
     _play.iam.faults()
 
@@ -79,6 +80,7 @@ def _forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
 @pytest.fixture
 def forgetful(_forgetful: Play) -> Iterator[Play]:
     """A hub that keeps no metadata, at an issuer with ``iss`` in callbacks and a logout."""
+    _forgetful.must_live()
     yield _forgetful
     _forgetful.iam.faults()
 

@@ -59,6 +59,11 @@ class Play:
         self._names = itertools.count()
         naive.issuer = stage.iam.issuer
 
+    def must_live(self) -> None:
+        """Fail with the last lines of a process that ended, and not with what that led to."""
+        for process in (self.hub.process, self.iam.process):
+            assert process is not None and process.alive(), process and process.tail()
+
     def new_name(self) -> str:
         return f"person-{next(self._names):03}"
 
