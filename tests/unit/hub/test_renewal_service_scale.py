@@ -60,8 +60,10 @@ def most_within(times: list[float], seconds: float) -> int:
 @pytest.mark.parametrize(
     ("sessions", "rate", "hours"),
     [
-        (1_000, 5.0, 6),  # the default rate
-        (10_000, 20.0, 6),  # 10,000 sessions need 17 calls a second: the operator raises it
+        (1_000, 5.0, 6),  # at the default rate
+        # 17 calls a second are needed: the operator raises the rate. Two renewals of each
+        # session show it; `make bench` runs the same number for longer.
+        (10_000, 20.0, 2),
     ],
 )
 async def test_sessions_stay_fresh_within_the_rate(sessions, rate, hours):
