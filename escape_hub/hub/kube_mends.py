@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import aiohttp
 from kubernetes_asyncio.client.rest import ApiException
@@ -20,8 +20,9 @@ from traitlets.config import Configurable
 from escape_hub.core.pod_trouble import Trouble, api_away, api_refused, stuck
 from escape_hub.hub.start_failed import StartFailedError
 
-#: Seconds after the API came back for which a 403 is no verdict: it has not read its roles yet.
-_WAKING_UP = 5.0
+#: Right after its start the API answers 403, for it has not read its roles yet: for how long
+#: (seconds) that is no verdict, and how long ago a connection must have failed for it.
+_WAKING_UP, _RECENTLY = 5.0, 30.0
 #: A start's own limit is this much (seconds) below `start_timeout`, to say why in time.
 _MARGIN = 2.0
 #: Seconds between two tries to delete a pod in the background, and how many there are.
@@ -102,7 +103,9 @@ class KubeMends(Configurable):
 
     _image_missing_since = 0.0
     _away_since = 0.0
-    _away_last = 0.0
+    _waking_since = 0.0
+    #: When any session last failed to reach the API.
+    _away_last: ClassVar[float] = float("-inf")
 
     # -- manifests in the log ------------------------------------------------------------
 
@@ -148,7 +151,8 @@ class KubeMends(Configurable):
 
     async def _insist(self, call: Callable[[], Awaitable[Any]], seconds: float | None) -> Any:
         """Call again while the API is away, for ``seconds`` or until cancelled."""
-        began, delay, self._away_since = time.monotonic(), 0.5, 0.0
+        began, delay = time.monotonic(), 0.5
+        self._away_since = self._waking_since = 0.0
         while True:
             try:
                 found = await call()
@@ -156,6 +160,8 @@ class KubeMends(Configurable):
                 late = seconds is not None and time.monotonic() - began + delay > seconds
                 if not self.await_api or not self._is_away(error) or late:
                     raise
+                if self._waking_since:
+                    delay = 0.5
                 self.log.warning(
                     "The API of the cluster does not answer (%s): trying again for %s",
                     type(error).__name__,
@@ -170,10 +176,14 @@ class KubeMends(Configurable):
     def _is_away(self, error: BaseException) -> bool:
         now = time.monotonic()
         if connection_failed(error):
-            self._away_since, self._away_last = self._away_since or now, now
+            self._away_since, self._waking_since = self._away_since or now, 0.0
+            KubeMends._away_last = now
             return True
-        waking_up = bool(self._away_last) and now - self._away_last < _WAKING_UP
-        return waking_up and isinstance(error, ApiException) and error.status in (401, 403)
+        refused = isinstance(error, ApiException) and error.status in (401, 403)
+        if not refused or now - KubeMends._away_last > _RECENTLY:
+            return False
+        self._waking_since = self._waking_since or now
+        return now - self._waking_since < _WAKING_UP
 
     def _explain(self, error: Exception, what: str, limit: float) -> None:
         """Raise the sentence for ``error``, if there is one."""
@@ -244,13 +254,15 @@ class KubeMends(Configurable):
         reflector.watch_task = asyncio.create_task(reflector._watch_and_update())
 
     async def poll(self) -> Any:
-        """As KubeSpawner's; None (running, as far as is known) while the API is away."""
+        """As KubeSpawner's; None (running, as far as is known) when the API tells nothing."""
         try:
             return await super().poll()
         except Exception as error:
-            if not self.heal_reflectors or not connection_failed(error):
+            known = not connection_failed(error) and not isinstance(error, ApiException)
+            if not self.heal_reflectors or known:
                 raise
-            self.log.warning("The API of the cluster is away: %s is not looked at", self.pod_name)
+            why = type(error).__name__
+            self.log.warning("The cluster does not show %s (%s)", self.pod_name, why)
             return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ async def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     file.write_text(KUBECONFIG)
     setting = "kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
     monkeypatch.setattr(setting, str(file))
+    monkeypatch.setattr(KubeMends, "_away_last", float("-inf"))
     fake = FakeKube()
     fake.back()
     yield fake
@@ -147,6 +149,32 @@ async def test_a_start_waits_for_an_api_that_is_away_for_a_while(kube: FakeKube)
     kube.cold = 2  # right after its start it knows no roles yet
     assert (await start).startswith("http://127.0.0.1")
     assert len(kube.created) == 1
+
+
+@pytest.mark.parametrize(("seconds", "patient"), [(10, True), (100, False)])
+async def test_a_403_soon_after_an_outage_is_no_verdict(
+    kube: FakeKube, monkeypatch: pytest.MonkeyPatch, seconds: float, patient: bool
+) -> None:
+    """Whichever session met the outage, and however long the API took to answer at all."""
+    monkeypatch.setattr(KubeMends, "_away_last", time.monotonic() - seconds)
+    made = spawner(kube)
+    await made._start_watching_pods()
+    kube.cold = 2
+    if patient:
+        await made._start()
+    else:
+        with pytest.raises(StartFailedError, match="cluster-role"):
+            await made._start()
+
+
+async def test_a_right_that_is_missing_is_said_also_soon_after_an_outage(
+    kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KubeMends, "_away_last", time.monotonic())
+    monkeypatch.setattr(kube_mends, "_WAKING_UP", 1.0)
+    kube.refusal = (403, 'pods is forbidden: User "hub" cannot create resource "pods"')
+    with pytest.raises(StartFailedError, match="cluster-role"):
+        await spawner(kube)._start()
 
 
 async def test_switched_off_the_first_refused_connection_ends_the_start(kube: FakeKube) -> None:
@@ -266,6 +294,9 @@ async def test_a_hub_that_starts_in_an_outage_takes_no_server_for_stopped(kube: 
     await kube.away()
     assert await made.poll() is None
     kube.back()
+    kube.cold = 1
+    assert await made.poll() is None  # 403: it shows nothing yet
+    assert made.pod_reflector is None
     assert await made.poll() is None
     kube.pods.clear()
     await made._start_watching_pods(replace=True)
