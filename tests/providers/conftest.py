@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from escape_hub.clock import SystemClock
 from escape_hub.hub.issuer import Issuer
 from escape_hub.settings import IssuerSettings
+from tests.harness.processes import free_port
 from tests.providers import provider as providers
 from tests.providers.peers import Line, LogoutReceiver
 from tests.providers.provider import Addresses, Provider
@@ -31,7 +31,7 @@ RESULTS = Results(
 
 
 @pytest.fixture(scope="session")
-def _stage_parts() -> Iterator[tuple[Line, LogoutReceiver]]:
+def stage_parts() -> Iterator[tuple[Line, LogoutReceiver]]:
     with Line() as line, LogoutReceiver() as receiver:
         yield line, receiver
 
@@ -40,19 +40,20 @@ def _stage_parts() -> Iterator[tuple[Line, LogoutReceiver]]:
 def provider(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    _stage_parts: tuple[Line, LogoutReceiver],
+    stage_parts: tuple[Line, LogoutReceiver],
 ) -> Iterator[Provider]:
     """A running provider behind a line; that it does not start is a failure."""
-    line, receiver = _stage_parts
+    line, receiver = stage_parts
     made = providers.make(request.param, tmp_path_factory.mktemp(request.param))
     RESULTS.add_column(made.name, title=made.title, version="(did not start)")
-    hub = f"http://127.0.0.1:9/{secrets.token_hex(4)}/hub"
+    # Nobody listens there until the hub of `test_hub` starts.
+    hub = f"http://127.0.0.1:{free_port()}/hub"
     try:
         made.start(
             Addresses(
                 public_port=line.port,
                 redirect_uri=f"{hub}/oauth_callback",
-                post_logout_redirect_uri=f"{hub}/logged_out",
+                post_logout_redirect_uri=f"{hub}/escape/signed_out",
                 backchannel_logout_uri=receiver.url,
             )
         )
@@ -63,14 +64,20 @@ def provider(
         made.stop()
 
 
+def calm(line: Line, receiver: LogoutReceiver) -> None:
+    """Nothing is lost, and nothing was."""
+    line.losing, line.lost = "nothing", 0
+    line.heard.clear()
+    receiver.empty()
+
+
 @pytest.fixture
 async def stage(
-    provider: Provider, _stage_parts: tuple[Line, LogoutReceiver]
+    provider: Provider, stage_parts: tuple[Line, LogoutReceiver]
 ) -> AsyncIterator[Stage]:
     """The provider, and our client of it as the hub has it."""
-    line, receiver = _stage_parts
-    line.losing, line.lost = "nothing", 0
-    receiver.empty()
+    line, receiver = stage_parts
+    calm(line, receiver)
     settings = IssuerSettings(
         issuer=provider.issuer,
         client_id=provider.client_id,
@@ -79,7 +86,7 @@ async def stage(
     issuer = Issuer(settings, clock=SystemClock())
     made = Stage(provider, issuer, line, receiver)
     yield made
-    line.losing = "nothing"
+    calm(line, receiver)
     made.close()
     await issuer.aclose()
 

@@ -21,7 +21,7 @@ class Keycloak:
     title = "Keycloak"
     client_id = keycloak_server.CLIENT_ID
     client_secret = keycloak_server.CLIENT_SECRET
-    pages = Pages(username="username", password="password")
+    pages = Pages(username="username", password="password", logout={"confirmLogout": "Logout"})
     capabilities = Capabilities(
         exchange="yes",
         # An audience is a client scope there; without "openid" userinfo refuses the token.
@@ -36,12 +36,14 @@ class Keycloak:
         userinfo_takes_exchanged=True,
         rp_logout="at once",
         rp_logout_ends_session=True,
+        logout_by_post=True,
         backchannel_logout=True,
         disable_user=True,
         groups=True,
         dead_refresh_token="invalid_grant",
         disabled_user_code="user-suspended",
         wrong_secret="unauthorized_client",
+        allow={"allowed_groups": ("/escape",)},
     )
 
     def __init__(self, directory: Path) -> None:
@@ -104,6 +106,11 @@ class Keycloak:
         )
         for component in old:
             self._realm("DELETE", f"/components/{component['id']}")
+
+    def service(self, audience: str) -> tuple[str, str] | None:
+        """Only a client that is in a token's audience may introspect it."""
+        client = self._realm("GET", f"/clients?clientId={audience}")[0]["id"]
+        return audience, str(self._realm("GET", f"/clients/{client}/client-secret")["value"])
 
     def revoke_user_session(self, user: str) -> None:
         self._realm("POST", f"/users/{self._user_id(user)}/logout")

@@ -14,7 +14,7 @@ import httpx
 from tests.harness.person import forms
 from tests.harness.processes import Process, bare_environment, free_port
 from tests.providers import fetch, mitreid_config
-from tests.providers.provider import Addresses, Capabilities, Pages
+from tests.providers.provider import USERS, Addresses, Capabilities, Pages
 
 _JVM = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
 _JVM += ["--add-opens", "java.base/java.lang=ALL-UNNAMED"]
@@ -47,12 +47,14 @@ class MitreId:
         userinfo_takes_exchanged=False,
         rp_logout="confirmation page",
         rp_logout_ends_session=False,
+        logout_by_post=False,
         backchannel_logout=False,
         disable_user=False,
         groups=False,
         dead_refresh_token="invalid_token",
         disabled_user_code="",
         wrong_secret="unauthorized",
+        allow={"allowed_users": USERS},
     )
 
     def __init__(self, directory: Path) -> None:
@@ -129,6 +131,10 @@ class MitreId:
         mitreid_config.keep_database(self.app)
         mitreid_config.use_new_key(self.app, f"rotated-{self._rotations}")
         self._run()
+
+    def service(self, audience: str) -> tuple[str, str] | None:
+        """Without exchange there is nothing to introspect."""
+        return None
 
     def revoke_user_session(self, user: str) -> None:
         """The person's own "active tokens" page; its administrators have none for others."""

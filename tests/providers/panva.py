@@ -40,12 +40,14 @@ class Panva:
         userinfo_takes_exchanged=False,
         rp_logout="confirmation page",
         rp_logout_ends_session=False,
+        logout_by_post=False,
         backchannel_logout=True,
         disable_user=True,
         groups=True,
         dead_refresh_token="invalid_grant",
         disabled_user_code="refresh-refused",
         wrong_secret="invalid_client",
+        allow={"allowed_groups": ("escape",)},
         # OpenID Connect Core 1.0 section 11: offline_access wants a consent each time.
         login_query={"prompt": "consent"},
     )
@@ -99,6 +101,10 @@ class Panva:
 
     def rotate_keys(self) -> None:
         self._control("rotate_keys")
+
+    def service(self, audience: str) -> tuple[str, str] | None:
+        """Introspection is off by default."""
+        return None
 
     def revoke_user_session(self, user: str) -> None:
         self._control("revoke", user=user)

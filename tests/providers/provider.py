@@ -55,6 +55,9 @@ class Capabilities:
     ``dead_refresh_token``, ``wrong_secret``: the provider's ``error``;
     ``disabled_user_code``: the reference of ours that a locked account leads to.
     ``login_query``: what a login's authorization request needs besides.
+    ``logout_by_post``: whether its end-session endpoint takes a POST, as RP-Initiated
+    Logout 1.0 section 2 wants it; the hub's `logout_method` follows from it.
+    ``allow``: the hub's setting that lets alice and bob in.
     """
 
     exchange: Literal["yes", "no", "grant of our own"]
@@ -69,12 +72,14 @@ class Capabilities:
     userinfo_takes_exchanged: bool
     rp_logout: Literal["at once", "confirmation page"]
     rp_logout_ends_session: bool
+    logout_by_post: bool
     backchannel_logout: bool
     disable_user: bool
     groups: bool
     dead_refresh_token: str
     disabled_user_code: str
     wrong_secret: str
+    allow: Mapping[str, tuple[str, ...]]
     login_query: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -107,6 +112,9 @@ class Provider(Protocol):
 
     def rotate_keys(self) -> None:
         """Sign with a new key from now on. Sessions live on."""
+
+    def service(self, audience: str) -> tuple[str, str] | None:
+        """Credentials of the service behind ``audience``, where it may introspect (RFC 7662)."""
 
     def revoke_user_session(self, user: str) -> None:
         """What an administrator does to end somebody's sessions."""
