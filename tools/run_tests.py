@@ -16,6 +16,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET  # noqa: S405 - reads only what our own pytest just wrote
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Tier:
     at_once: bool = False
     possible: Callable[[], str] = lambda: ""
     """A reason why this machine cannot run the tier, or nothing."""
+    waits: bool = False
+    """It mostly waits for time to pass: such tiers run side by side."""
 
 
 def pytest(*arguments: str) -> list[str]:
@@ -104,7 +107,9 @@ TIERS = [
         ],
         possible=no_java,
     ),
-    Tier("cluster", [pytest("tests/cluster", "-s")], needs=["hub55"], possible=no_cluster),
+    Tier(
+        "cluster", [pytest("tests/cluster", "-s")], needs=["hub55"], possible=no_cluster, waits=True
+    ),
     Tier(
         "soak",
         [
@@ -114,6 +119,7 @@ TIERS = [
             pytest("tests/soak/test_outage.py", "-s", "-k", "hang"),
         ],
         at_once=True,
+        waits=True,
     ),
 ]
 
@@ -202,6 +208,17 @@ def start_background(names: list[str]) -> list[subprocess.Popen[bytes]]:
     return started
 
 
+def groups(tiers: list[Tier]) -> list[list[Tier]]:
+    """One tier after the other; neighbours that mostly wait go together."""
+    found: list[list[Tier]] = []
+    for tier in tiers:
+        if found and tier.waits and found[-1][-1].waits:
+            found[-1].append(tier)
+        else:
+            found.append([tier])
+    return found
+
+
 def main(names: list[str]) -> int:
     known = [tier.name for tier in TIERS]
     if unknown := sorted(set(names) - set(known)):
@@ -213,18 +230,18 @@ def main(names: list[str]) -> int:
     background = start_background(names)
     lines = [f"{'setup':9} {(time.monotonic() - began) / 60:5.1f} min"]
     all_good, passed, failed, skipped = True, 0, 0, 0
-    for tier in TIERS:
-        if names and tier.name not in names:
-            continue
-        good, line, result = run_tier(tier)
-        all_good &= good
-        lines.append(line)
-        passed, failed, skipped = (
-            passed + result[0],
-            failed + result[1],
-            skipped + result[2],
-        )
-        if not good and CI:
+    for group in groups([tier for tier in TIERS if not names or tier.name in names]):
+        with ThreadPoolExecutor(len(group)) as pool:
+            results = list(pool.map(run_tier, group))
+        for good, line, result in results:
+            all_good &= good
+            lines.append(line)
+            passed, failed, skipped = (
+                passed + result[0],
+                failed + result[1],
+                skipped + result[2],
+            )
+        if not all_good and CI:
             break
     for process in background:
         process.wait()
