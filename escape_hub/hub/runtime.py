@@ -35,8 +35,9 @@ from escape_hub.hub.store import HubAuthStateStore, protect_from_rewrites
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which the issuer may tell us of a logout that began here.
-LEAVING = 600.0
+#: Seconds in which the issuer may tell us of a logout that began here. Whoever takes longer
+#: there loses the access of their servers, and not an administrator's word.
+LEAVING = 120.0
 
 
 class RateLimit:
@@ -160,6 +161,7 @@ class Runtime:
 
     def signed_in(self, user: Any) -> None:
         """Running sessions go on with the new sign-in."""
+        self._leaving.pop(user.name)
         if self.has_session(user):
             self.renewal.schedule(user.name)
 

@@ -283,7 +283,8 @@ class EscapeTraits(HasTraits):
         person's sign-in in all their browsers, their stored tokens and the files of
         their running sessions; servers go on unless `JupyterHub.shutdown_on_logout` is
         set. Interacts with `revoke_on_logout`. A logout that the person began here, with
-        servers that keep their access, does not come back to end it.
+        servers that keep their access, does not come back to end it. Bad posts are
+        limited by the sender's address: see `JupyterHub.trusted_downstream_ips`.
 
         .. versionadded:: 0.1
         """,

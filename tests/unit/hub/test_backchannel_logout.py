@@ -305,6 +305,15 @@ async def test_a_logout_that_began_here_does_not_come_back_to_end_what_it_left(
     refused(await session.ask(), 409, "needs_login")
 
 
+async def test_who_signed_in_again_meanwhile_can_be_logged_out(
+    hub: HubInTest, alice: Browser, session: Session
+) -> None:
+    await alice.get("hub/logout")  # and the browser never comes to the issuer
+    await alice.login()
+    assert await tell(hub, sid=False) == [200]
+    refused(await session.ask(), 409, "needs_login")
+
+
 async def test_a_logout_that_left_nothing_may_come_back(hub: HubInTest, alice: Browser) -> None:
     await alice.login()
     await sign_out_at_issuer(hub, alice)
