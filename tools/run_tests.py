@@ -105,7 +105,8 @@ TIERS = [
             pytest("tests/providers"),
             ["python", "tools/conformance.py", "--check", "--suite=providers"],
         ],
-        possible=no_java,
+        needs=["browser"],
+        possible=lambda: no_java() or no_browser(),
     ),
     Tier(
         "cluster", [pytest("tests/cluster", "-s")], needs=["hub55"], possible=no_cluster, waits=True

@@ -175,6 +175,8 @@ def test_sign_out(stage: HubStage, record_property: Note) -> None:
     assert window.passwords == 2, "the provider still knew who it was"
     if stage.provider.capabilities.rp_logout == "confirmation page":
         record_property("note", "asks the person to confirm")
+    answer = httpx.post(stage.published()["end_session_endpoint"], trust_env=False)
+    assert (answer.status_code not in (404, 405)) == stage.provider.capabilities.logout_by_post
     if not stage.provider.capabilities.logout_by_post:
         record_property("note", 'takes no POST, so with `logout_method = "get"`')
 
