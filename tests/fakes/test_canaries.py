@@ -80,6 +80,25 @@ def test_a_leak_in_a_process_is_found(canaries: Canaries, tmp_path: Path, channe
     assert channel in sampler.found(canaries)[0]
 
 
+@pytest.mark.parametrize("inherits", [False, True])
+def test_a_child_that_inherits_a_spared_environment_is_found_once_it_is_itself(
+    canaries: Canaries, tmp_path: Path, inherits: bool
+) -> None:
+    """A fork of the spared process is spared until it execs something else."""
+    work = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    wait = "import os, sys; os.fork(); sys.stdin.read()"
+    env = {"PATH": os.environ["PATH"], "LEAK": SECRET}
+    command = [sys.executable, "-c", work if inherits else wait]
+    sampler = ProcessSampler(str(tmp_path))
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.PIPE) as process:
+        sampler.spare_environment.add(process.pid)
+        sampler.start()
+        wait_for("both processes to be sampled", lambda: len(sampler.seen) > 3, 10)
+        sampler.stop()
+        process.communicate(b"\n")
+    assert bool(sampler.found(canaries)) is inherits
+
+
 def test_a_leak_in_the_address_bar_is_found(canaries: Canaries) -> None:
     address = f"http://127.0.0.1:8000/hub/home?code={quote(SECRET, safe='')}"
     assert canaries.look_in("the address bar", address.encode()) == [

@@ -96,7 +96,7 @@ class ProcessSampler:
         self.marker, self.every = marker.encode(), every
         self.spare_environment: set[int] = set()
         self.seen: dict[str, bytes] = {}
-        self._environment_of: dict[str, int] = {}
+        self._environments: dict[str, tuple[int, bytes, bytes]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -116,13 +116,32 @@ class ProcessSampler:
             name = command.split(b"\0")[0].decode(errors="replace").rpartition("/")[2]
             self.seen[f"command line of {name} {pid}: {hash(command)}"] = command
             channel = f"environment of {name} {pid}: {hash(environ)}"
-            self.seen[channel], self._environment_of[channel] = environ, pid
+            self.seen[channel] = environ
+            self._environments[channel] = (pid, command, environ)
 
     def found(self, canaries: Canaries) -> list[str]:
-        # Spared here and not when sampled: that may be before whoever started it names its id.
+        spared = self._spared()
         return [
             line
             for channel, content in self.seen.items()
-            if self._environment_of.get(channel) not in self.spare_environment
+            if channel not in spared
             for line in canaries.look_in(channel.partition(":")[0], content)
         ]
+
+    def _spared(self) -> set[str]:
+        """Channels of exempt processes, and of their children between fork and exec.
+
+        Such a child still is its parent: the same command line, the same environment.
+        Judged here and not when sampled: that may be before whoever started a process
+        names its id.
+        """
+        exempt = {
+            (command, environ)
+            for pid, command, environ in self._environments.values()
+            if pid in self.spare_environment
+        }
+        return {
+            channel
+            for channel, (_pid, command, environ) in self._environments.items()
+            if (command, environ) in exempt
+        }
