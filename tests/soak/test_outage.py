@@ -114,4 +114,5 @@ def test_the_harness_can_tell_that_the_iam_is_away(tmp_path: Path) -> None:
     """The fault is real: without it the tests above would pass for nothing."""
     with Stage(tmp_path, {}, {}) as stage:
         stage.iam.faults(**fault("503"))
-        assert httpx.post(f"{stage.iam.issuer}token").status_code == 503
+        grant = {"grant_type": "refresh_token", "refresh_token": "none"}
+        assert httpx.post(f"{stage.iam.issuer}token", data=grant).status_code == 503
